@@ -1,0 +1,1 @@
+"""All that knows App Store Connect, and nothing that knows OTLP."""

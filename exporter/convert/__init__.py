@@ -1,0 +1,1 @@
+"""App Store Connect's words → OTLP's. Pure: data in, data out."""

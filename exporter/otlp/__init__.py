@@ -1,0 +1,1 @@
+"""All that knows the OTLP wire, and nothing that knows App Store Connect."""
