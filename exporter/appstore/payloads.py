@@ -1,0 +1,280 @@
+"""`xcodeMetrics` (the answer of `perfPowerMetrics`) → frozen dataclasses.
+
+Lenient: one bad field costs that field, one bad point that point, never the payload. Every value that Apple
+sent is either in the result or counted in `left_out`, so that `offered` = values kept + values left out. What
+is counted as a value: each entry of a `points` list, each error margin and goal on it, each entry of its
+breakdown, and each recommended goal of a dataset. A reason in `left_out` is a key of the catalogue's LEFT_OUT;
+`malformed` alone does not belong to the sum: it counts containers whose contents nobody can count.
+
+The shapes are Apple's `xcodeMetrics` schema (App Store Connect API 4.4.1), and what the live service was seen
+to send where it differs: `percentageBreakdown` as an array, goals in upper case, numbers missing or null.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import inf
+from typing import Any, NamedTuple
+
+from exporter.errors import BadAnswer
+
+GOAL_BANDS = {"good": 1, "fair": 2, "poor": 3}
+_PLATFORMS = {
+    "IOS": "iOS",
+    "MAC_OS": "macOS",
+    "MACOS": "macOS",
+    "TV_OS": "tvOS",
+    "TVOS": "tvOS",
+    "VISION_OS": "visionOS",
+    "VISIONOS": "visionOS",
+    "WATCHOS": "watchOS",
+}
+_LONGEST_TEXT = 200  # Datadog cuts tag values there, Splunk drops dimensions beyond 256
+
+
+class Point(NamedTuple):
+    """One point of a dataset, in Apple's units. `value` is None where it was missing or no number."""
+
+    version: str
+    value: float | None
+    error_margin: float | None
+    goal_band: int | None
+    breakdown: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """The points of one device and percentile. `percentile` and `device_name` may be empty."""
+
+    device: str
+    device_name: str
+    percentile: str
+    recommended: float | None
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric on one platform. `goal_bounds` are the inner borders of Apple's goal bands, ascending."""
+
+    platform: str
+    category: str
+    identifier: str
+    unit_identifier: str
+    unit_name: str
+    goal_bounds: tuple[float, ...]
+    datasets: tuple[Dataset, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class XcodeMetrics:
+    """A whole answer, with what had to be left out of it."""
+
+    metrics: tuple[Metric, ...]
+    offered: int
+    left_out: Counter[str]
+
+
+def decode(body: bytes) -> object:
+    """JSON text → Python values; every number becomes a float (a huge one an infinity).
+
+    Raises:
+        BadAnswer: not JSON, not UTF-8/16/32, or nested too deep to be what Apple sends.
+    """
+    try:
+        return json.loads(body, parse_int=float)
+    except (ValueError, RecursionError) as error:
+        raise BadAnswer(
+            f"the answer is not JSON ({type(error).__name__})",
+            remedy="Nothing was changed; the next poll asks again.",
+        ) from None
+
+
+def parse_metrics(document: object) -> XcodeMetrics:
+    """A decoded `xcodeMetrics` document → XcodeMetrics. An app with too little usage gives no metrics.
+
+    Raises:
+        BadAnswer: the document has not even the outline of `xcodeMetrics`: no `productData` list, or nothing
+            in it that could be understood. What is stored from earlier answers is better than that.
+    """
+    if not isinstance(document, dict) or not isinstance(document.get("productData"), list):
+        raise BadAnswer(
+            "the answer has no productData list, so it is not xcodeMetrics",
+            remedy="Nothing was changed; the next poll asks again. If it persists, Apple has changed the format.",
+        )
+    reader = _Reader()
+    metrics = tuple(reader.metrics(document["productData"]))
+    if not metrics and reader.left_out:
+        raise BadAnswer(
+            f"nothing in the answer could be understood ({dict(reader.left_out)})",
+            remedy="The last good data stays. If it persists, Apple has changed the format.",
+        )
+    return XcodeMetrics(metrics, reader.offered, reader.left_out)
+
+
+class _Reader:
+    """Walks one payload and keeps the count of what was offered and what was left out."""
+
+    def __init__(self) -> None:
+        self.offered = 0
+        self.left_out: Counter[str] = Counter()
+        self._texts: dict[str, str] = {}
+
+    def metrics(self, product_data: list[Any]) -> Iterator[Metric]:
+        for product in self._objects(product_data):
+            platform = self._text(product.get("platform"))
+            for category in self._objects(product.get("metricCategories")):
+                for metric in self._objects(category.get("metrics")):
+                    yield from self._metric(platform, self._text(category.get("identifier")), metric)
+
+    def _metric(self, platform: str, category: str, metric: dict[str, Any]) -> Iterator[Metric]:
+        unit = self._object(metric.get("unit"))
+        identifier = self._text(metric.get("identifier"))
+        without = "no_platform" if not platform else "no_metric" if not (category and identifier) else ""
+        datasets = tuple(self._datasets(metric.get("datasets"), without))
+        if datasets:
+            yield Metric(
+                platform=_PLATFORMS.get(platform.upper(), platform),
+                category=category,
+                identifier=identifier,
+                unit_identifier=self._text(unit.get("identifier")),
+                unit_name=self._text(unit.get("displayName")),
+                goal_bounds=self._goal_bounds(metric.get("goalKeys")),
+                datasets=datasets,
+            )
+
+    def _datasets(self, raw: object, without: str) -> Iterator[Dataset]:
+        """`without` is the reason why no value of this metric can be placed, or empty."""
+        for dataset in self._objects(raw):
+            criteria = self._object(dataset.get("filterCriteria"))
+            device = self._text(criteria.get("device"))
+            reason = without or ("" if device else "no_device")
+            recommended = self._recommended(dataset.get("recommendedMetricGoal"), reason)
+            points = tuple(self._points(dataset.get("points"), reason))
+            if points:
+                yield Dataset(
+                    device=device,
+                    device_name=self._text(criteria.get("deviceMarketingName")),
+                    percentile=self._text(criteria.get("percentile")),
+                    recommended=recommended,
+                    points=points,
+                )
+            elif recommended is not None:
+                self.left_out["no_version"] += 1  # a goal bears the version of the dataset's newest point
+
+    def _points(self, raw: object, without: str) -> Iterator[Point]:
+        for point in self._list(raw):
+            if type(point) is not dict:
+                self._leave_out("not_an_object")
+                continue
+            version = self._text(point.get("version"))
+            reason = without or ("" if version else "no_version")
+            value = self._number(point.get("value", None), reason, absent="no_value")
+            margin, goal, parts = point.get("errorMargin"), point.get("goal"), point.get("percentageBreakdown")
+            margin = None if margin is None else self._number(margin, reason)
+            band = None if goal is None else self._band(goal, reason)
+            breakdown = () if parts is None else tuple(self._breakdown(parts, reason))
+            if not reason:
+                yield Point(version, value, margin, band, breakdown)
+
+    def _breakdown(self, raw: object, reason: str) -> Iterator[tuple[str, float]]:
+        """An object in Apple's OpenAPI file, an array of such objects on the wire."""
+        for part in [raw] if isinstance(raw, dict) else self._list(raw):
+            if type(part) is not dict:
+                self._leave_out(reason or "not_an_object")
+                continue
+            label = self._text(part.get("subSystemLabel"))
+            value = self._number(part.get("value"), reason or ("" if label else "no_subsystem"), absent="no_value")
+            if value is not None:
+                yield label, value
+
+    def _recommended(self, raw: object, reason: str) -> float | None:
+        if raw is None:
+            return None
+        if not isinstance(raw, dict):
+            self._leave_out(reason or "not_an_object")
+            return None
+        value = raw.get("value")
+        return None if value is None else self._number(value, reason)
+
+    def _goal_bounds(self, raw: object) -> tuple[float, ...]:
+        """The borders between neighbouring bands: a band's upper bound, else the next band's lower bound."""
+        bands = []
+        for band in self._objects(raw):
+            lower, upper = _finite(band.get("lowerBound")), _finite(band.get("upperBound"))
+            if lower is not None or upper is not None:
+                bands.append((-inf if lower is None else lower, upper))
+        bands.sort(key=lambda band: band[0])
+        borders = {
+            upper if upper is not None else following[0]
+            for (_, upper), following in zip(bands, bands[1:], strict=False)
+        }
+        return tuple(sorted(border for border in borders if border > 0))
+
+    def _number(self, raw: object, reason: str, absent: str = "not_a_number") -> float | None:
+        """A finite number, else None and counted: under `reason` if given, else under what is wrong with it."""
+        self.offered += 1
+        if not reason:
+            if type(raw) is float and raw - raw == 0.0:  # an infinity or NaN minus itself is NaN
+                return raw
+            reason = absent if raw is None else "not_a_number"
+        self.left_out[reason] += 1
+        return None
+
+    def _band(self, raw: object, reason: str) -> int | None:
+        self.offered += 1
+        band = GOAL_BANDS.get(raw) if isinstance(raw, str) else None
+        if band is None and isinstance(raw, str):
+            band = GOAL_BANDS.get(raw.strip().lower())
+        if band is None or reason:
+            self.left_out[reason or "unknown_goal"] += 1
+            return None
+        return band
+
+    def _leave_out(self, reason: str) -> None:
+        self.offered += 1
+        self.left_out[reason] += 1
+
+    def _text(self, raw: object) -> str:
+        """Text fit for an attribute value: trimmed, printable, valid UTF-8, at most 200 characters; else ''."""
+        if type(raw) is not str:
+            return ""
+        text = self._texts.get(raw)
+        if text is None:
+            text = self._texts[raw] = clean_text(raw)
+        return text
+
+    def _object(self, raw: object) -> dict[str, Any]:
+        if type(raw) is dict:
+            return raw
+        if raw is not None:
+            self.left_out["malformed"] += 1
+        return {}
+
+    def _list(self, raw: object) -> list[Any]:
+        if type(raw) is list:
+            return raw
+        if raw is not None:
+            self.left_out["malformed"] += 1
+        return []
+
+    def _objects(self, raw: object) -> Iterator[dict[str, Any]]:
+        for item in self._list(raw):
+            if type(item) is dict:
+                yield item
+            else:
+                self.left_out["malformed"] += 1
+
+
+def clean_text(text: str) -> str:
+    """Text fit for an attribute value: trimmed, printable, valid UTF-8, at most 200 characters."""
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    text = "".join(character if character.isprintable() else " " for character in text)
+    return text.strip()[:_LONGEST_TEXT].rstrip()
+
+
+def _finite(raw: object) -> float | None:
+    return raw if type(raw) is float and raw - raw == 0.0 else None

@@ -1,0 +1,160 @@
+"""How a metric is spread over device models: `….by_device`, an explicit-bucket delta histogram.
+
+One observation per device model: Apple's value for it. A distribution is sent once, and again only when its
+content changed; its window then begins where the one sent before it ended, because overlapping windows are
+an error in OTLP and a gap is taken for a reset on the way to Prometheus.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from opentelemetry.sdk.metrics.export import AggregationTemporality, Histogram, HistogramDataPoint, Metric
+
+MOST_BOUNDS = 29  # Splunk drops a histogram with more than 30 buckets
+FIRST_WINDOW = 1_000_000_000  # ns; the window of a series' first distribution, which has none to continue
+
+_SECONDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5, 10.0, 20.0, 60.0)
+_BYTES = tuple(float(mantissa * 10**power) for power in range(6, 10) for mantissa in (1, 2, 5)) + (1e10,)
+_PERCENT = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 50.0, 75.0, 100.0)
+_SECONDS_PER_HOUR = (0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 120.0, 300.0, 600.0)
+_ANY = tuple(float(mantissa) * 10.0**power for power in range(-3, 6) for mantissa in (1, 2, 5))
+BOUNDS: dict[str, tuple[float, ...]] = {
+    "s": _SECONDS,
+    "By": _BYTES,
+    "By/d": _BYTES,
+    "%": _PERCENT,
+    "ms/s": (1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0),
+    "s/h": _SECONDS_PER_HOUR,
+}
+
+_MODEL = re.compile(r"[A-Za-z]+")
+_MACS = ("mac", "imac", "macbook", "macbookair", "macbookpro", "macmini", "macpro")
+
+
+class Window(NamedTuple):
+    """What was last sent of a series: a digest of its content, and the end of its window in nanoseconds."""
+
+    content: bytes
+    ended_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """One series' histogram: `counts` has one entry more than `bounds`; `total` is the sum of the values."""
+
+    name: str
+    unit: str
+    description: str
+    attributes: Mapping[str, str]
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    total: float
+    minimum: float
+    maximum: float
+
+    @property
+    def identity(self) -> bytes:
+        """A digest of name, unit and attributes: which series this is."""
+        return _digest((self.name, self.unit, sorted(self.attributes.items())))
+
+    @property
+    def content(self) -> bytes:
+        """A digest of the numbers: whether the series changed."""
+        return _digest((self.bounds, self.counts, self.total, self.minimum, self.maximum))
+
+    def point(self, start: int, end: int) -> HistogramDataPoint:
+        """The OTLP point for a window in nanoseconds. `min` and `max` only where they differ: Splunk drops a
+        histogram whose minimum equals its maximum."""
+        spread = self.minimum < self.maximum
+        return HistogramDataPoint(
+            attributes=dict(self.attributes),
+            start_time_unix_nano=start,
+            time_unix_nano=end,
+            count=sum(self.counts),
+            sum=self.total,
+            bucket_counts=self.counts,
+            explicit_bounds=self.bounds,
+            min=self.minimum if spread else None,  # type: ignore[arg-type]  # the encoder leaves None unset
+            max=self.maximum if spread else None,  # type: ignore[arg-type]
+        )
+
+
+def distribution(
+    name: str,
+    unit: str,
+    description: str,
+    attributes: Mapping[str, str],
+    values: Sequence[float],
+    bounds: tuple[float, ...],
+) -> Distribution:
+    """The distribution of one or more finite values over buckets (lower, upper]."""
+    counts = [0] * (len(bounds) + 1)
+    for value in values:
+        counts[bisect_left(bounds, value)] += 1
+    return Distribution(
+        name, unit, description, attributes, bounds, tuple(counts), math.fsum(values), min(values), max(values)
+    )
+
+
+def bucket_bounds(goal_bounds: Iterable[float], unit: str) -> tuple[float, ...]:
+    """Apple's goal bands (already converted) where given, else a fixed table per unit; strictly ascending."""
+    given = tuple(sorted({bound for bound in goal_bounds if math.isfinite(bound)}))[:MOST_BOUNDS]
+    return given or BOUNDS.get(unit, _ANY)
+
+
+def owed(
+    distributions: Iterable[Distribution], windows: Mapping[bytes, Window], now: int
+) -> tuple[list[Metric], dict[bytes, Window]]:
+    """Which distributions changed, as OTLP metrics, and the windows to remember once they are stored.
+
+    Args:
+        distributions: those of one answer, each series at most once.
+        windows: what was last sent, by `Distribution.identity`.
+        now: the end of the new windows, in nanoseconds. A clock that went back does not make a window
+            overlap: the window then ends one nanosecond after the one before it.
+    """
+    metrics: dict[tuple[str, str, str], list[HistogramDataPoint]] = {}
+    changed: dict[bytes, Window] = {}
+    for item in distributions:
+        before, content = windows.get(item.identity), item.content
+        if before and before.content == content:
+            continue
+        start = before.ended_at if before else now - FIRST_WINDOW
+        end = max(now, start + 1)
+        changed[item.identity] = Window(content, end)
+        metrics.setdefault((item.name, item.unit, item.description), []).append(item.point(start, end))
+    return [
+        Metric(
+            name=name,
+            unit=unit,
+            description=description,
+            data=Histogram(points, aggregation_temporality=AggregationTemporality.DELTA),
+        )
+        for (name, unit, description), points in sorted(metrics.items())
+    ], changed
+
+
+def is_family(device: str) -> bool:
+    """Whether a device is one of Apple's families (`all_iphones`) and not a model (`iPhone14,2`)."""
+    return device.startswith("all_")
+
+
+def family_of(model: str) -> str:
+    """The family that a model belongs to: `iPhone14,2` → `all_iphones`, `Mac15,3` → `all_macs`.
+
+    A kind of device that nobody has heard of follows the same rule: `Robot1,1` → `all_robots`.
+    """
+    match = _MODEL.match(model)
+    kind = match.group().lower() if match else "other"
+    return "all_macs" if kind in _MACS else f"all_{kind}s"
+
+
+def _digest(value: object) -> bytes:
+    return hashlib.sha256(repr(value).encode("utf-8", "surrogatepass")).digest()[:16]

@@ -1,0 +1,360 @@
+"""`xcodeMetrics` → OTLP gauges, and the distributions over device models.
+
+Every gauge point can be traced to one number of Apple's: the value, its error margin, the recommended goal,
+the goal band, or one part of the percentage breakdown. Points are dated with the time at which the answer
+arrived, because Apple dates nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from math import isfinite
+from typing import Literal, NamedTuple
+
+from opentelemetry.sdk.metrics.export import Gauge, Metric, NumberDataPoint
+from opentelemetry.util.types import Attributes
+
+from exporter.appstore import payloads
+from exporter.convert.catalogue import (
+    BREAKDOWN,
+    BY_DEVICE,
+    ERROR_MARGIN,
+    GOAL,
+    GOAL_BAND,
+    Companion,
+    describe,
+    metric_name,
+)
+from exporter.convert.distributions import Distribution, bucket_bounds, distribution, family_of, is_family
+from exporter.convert.units import Unit, unit_of
+
+Detail = Literal["aggregate", "standard", "full"]
+NEWEST_VERSIONS = 2  # `standard` sends device models for this many versions of a platform
+
+_PERCENTILES = {"percentile.fifty": "p50", "percentile.ninety": "p90"}
+_DIGITS = re.compile(r"\d{1,9}")
+_VERSION_PART = re.compile(r"\d{1,18}|[A-Za-z]+")
+
+# What is kept longest when there are more series than the cap allows; within each, newer versions first.
+FAMILY_VALUE, FAMILY_GOAL, SPREAD, FAMILY_MARGIN, MODEL_VALUE, FAMILY_PART, MODEL_COMPANION = range(7)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What the configuration wants of an answer: its `collect`, in plain values.
+
+    Patterns are globs on Apple's identifiers; one that begins with `!` takes away what the others chose.
+    Categories are compared without regard to case.
+    """
+
+    detail: Detail = "standard"
+    categories: tuple[str, ...] = ("*",)
+    devices: tuple[str, ...] = ("*",)
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """What leaves, and what does not.
+
+    `offered` = gauge points + sum of `left_out` (without its `malformed`, see `payloads`). `series` counts
+    the series that leave by metric name, distributions included; `capped` those that the cap held back;
+    `unknown_units` are the annotations of units that nobody knows.
+    """
+
+    gauges: list[Metric]
+    distributions: list[Distribution]
+    offered: int
+    left_out: Counter[str]
+    series: Counter[str]
+    capped: Counter[str]
+    unknown_units: frozenset[str]
+
+
+class _Name(NamedTuple):
+    """What makes an OTLP metric. One that Apple sends in two units becomes two: neither is taken for the other."""
+
+    name: str
+    unit: str
+    description: str
+
+
+class _Place(NamedTuple):
+    """Where the numbers of one point belong. `rank` is 0 for the newest version of the platform."""
+
+    name: _Name
+    unit: Unit
+    attributes: dict[str, str]
+    rank: int
+    family: bool
+
+
+class _Tier:
+    """The series of one importance and version."""
+
+    def __init__(self) -> None:
+        self.points: defaultdict[_Name, list[NumberDataPoint]] = defaultdict(list)
+        self.distributions: list[Distribution] = []
+
+    def __len__(self) -> int:
+        return sum(map(len, self.points.values())) + len(self.distributions)
+
+
+def convert(
+    payload: payloads.XcodeMetrics,
+    selection: Selection,
+    *,
+    observed_at: int,
+    series_cap: int,
+    build: str = "",
+) -> Converted:
+    """Turn one answer into points.
+
+    Args:
+        payload: the answer for an app, or for one build of it.
+        selection: which categories and devices, and how much detail.
+        observed_at: when the answer arrived, in nanoseconds since the epoch.
+        series_cap: how many series may leave, gauges and distributions together.
+        build: the build number, for the answer of a build; becomes an attribute.
+    """
+    conversion = _Conversion(payload, selection, observed_at, build)
+    for metric in payload.metrics:
+        conversion.add(metric)
+    return conversion.result(series_cap)
+
+
+class _Conversion:
+    def __init__(
+        self, payload: payloads.XcodeMetrics, selection: Selection, observed_at: int, build: str
+    ) -> None:
+        self.offered = payload.offered
+        self.left_out = Counter(payload.left_out)
+        self.observed_at = observed_at
+        self.build = {"build": build} if build else {}
+        self.detail = selection.detail
+        self.wants_category = _matcher(tuple(pattern.upper() for pattern in selection.categories))
+        self.wants_device = _matcher(selection.devices)
+        self.ranks = _version_ranks(payload)
+        self.seen: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)  # dataset → its versions so far
+        self.tiers: defaultdict[tuple[int, int], _Tier] = defaultdict(_Tier)  # by importance and version rank
+        self.unknown_units: set[str] = set()
+
+    def add(self, metric: payloads.Metric) -> None:
+        wanted = self.wants_category(metric.category.upper())
+        unit = unit_of(metric.unit_identifier, metric.unit_name)
+        name = _Name(
+            metric_name(metric.category, metric.identifier),
+            unit.ucum,
+            describe(metric.category, metric.identifier),
+        )
+        observed: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
+        for dataset in metric.datasets:
+            if wanted and self.wants_device(dataset.device):
+                self._dataset(metric.platform, name, unit, dataset, observed)
+            else:
+                self.left_out["filtered"] += _values_in(dataset)
+        bounds = bucket_bounds(map(unit.convert, metric.goal_bounds), unit.ucum)
+        for (family, percentile, version), values in observed.items():
+            attributes = _attributes(family, "", metric.platform, version, percentile) | self.build
+            spread = _Name(f"{name.name}.{BY_DEVICE.suffix}", unit.ucum, BY_DEVICE.description)
+            tier = self.tiers[SPREAD, self.ranks[metric.platform, version]]
+            tier.distributions.append(distribution(*spread, attributes, values, bounds))
+
+    def _dataset(
+        self,
+        platform: str,
+        name: _Name,
+        unit: Unit,
+        dataset: payloads.Dataset,
+        observed: defaultdict[tuple[str, str, str], list[float]],
+    ) -> None:
+        """Adds the points of one device and percentile; a model's values also go to `observed`, by family."""
+        if not unit.known:
+            self.unknown_units.add(unit.ucum)
+        percentile = _percentile(dataset.percentile)
+        seen = self.seen[name.name, name.unit, platform, dataset.device, percentile]
+        family = is_family(dataset.device)
+        newest: _Place | None = None
+        for point in dataset.points:
+            version = point.version
+            if version in seen:
+                self.left_out["duplicate"] += _values_at(point)
+                continue
+            seen.add(version)
+            attributes = _attributes(dataset.device, dataset.device_name, platform, version, percentile)
+            attributes.update(self.build)
+            place = _Place(name, unit, attributes, self.ranks[platform, version], family)
+            value = self._point(place, point)
+            if value is not None and not family:
+                observed[family_of(dataset.device), percentile, version].append(value)
+            if newest is None or place.rank < newest.rank:
+                newest = place
+        if dataset.recommended is not None:
+            if newest:
+                self._companion(GOAL, FAMILY_GOAL, newest, unit.convert(dataset.recommended))
+            else:  # each version of this dataset had come before, and the goal with them
+                self.left_out["duplicate"] += 1
+
+    def _point(self, place: _Place, point: payloads.Point) -> float | None:
+        """Adds what one point holds; gives back its value in OTLP's unit, whether or not the value leaves."""
+        value = None if point.value is None else place.unit.convert(point.value)
+        if value is not None:
+            if place.family:
+                self._put(FAMILY_VALUE, place, place.name, value)
+            elif self.detail == "full" or (self.detail == "standard" and place.rank < NEWEST_VERSIONS):
+                self._put(MODEL_VALUE, place, place.name, value)
+            else:
+                self.left_out["detail"] += 1
+        if point.error_margin is not None:
+            self._companion(ERROR_MARGIN, FAMILY_MARGIN, place, place.unit.convert(point.error_margin))
+        if point.goal_band is not None:
+            self._companion(GOAL_BAND, FAMILY_GOAL, place, float(point.goal_band))
+        if point.breakdown:
+            self._breakdown(place, point.breakdown)
+        return value if value is not None and isfinite(value) else None
+
+    def _breakdown(self, place: _Place, parts: tuple[tuple[str, float], ...]) -> None:
+        labels: set[str] = set()
+        for label, share in parts:
+            if label in labels:
+                self.left_out["duplicate"] += 1
+                continue
+            labels.add(label)
+            part = place._replace(attributes=place.attributes | {"subsystem": label})
+            self._companion(BREAKDOWN, FAMILY_PART, part, share)
+
+    def _companion(self, companion: Companion, importance: int, place: _Place, value: float) -> None:
+        """Companions belong to families; to models only where the configuration wants everything."""
+        if place.family or self.detail == "full":
+            unit = place.name.unit if companion.unit is None else companion.unit
+            name = _Name(f"{place.name.name}.{companion.suffix}", unit, companion.description)
+            self._put(importance if place.family else MODEL_COMPANION, place, name, value)
+        else:
+            self.left_out["detail"] += 1
+
+    def _put(self, importance: int, place: _Place, name: _Name, value: float) -> None:
+        if isfinite(value):
+            point = NumberDataPoint(place.attributes, 0, self.observed_at, value)  # a gauge has no start
+            self.tiers[importance, place.rank].points[name].append(point)
+        else:  # 1e306 MB is a number, but not one of bytes
+            self.left_out["out_of_range"] += 1
+
+    def result(self, series_cap: int) -> Converted:
+        capped: Counter[str] = Counter()
+        if sum(map(len, self.tiers.values())) > series_cap:
+            self._cut(series_cap, capped)
+        points: defaultdict[_Name, list[NumberDataPoint]] = defaultdict(list)
+        distributions: list[Distribution] = []
+        for tier in self.tiers.values():
+            distributions += tier.distributions
+            for name, of_tier in tier.points.items():
+                points[name] += of_tier
+        series = Counter(item.name for item in distributions)
+        for name, of_name in points.items():
+            series[name.name] += len(of_name)
+        return Converted(
+            gauges=[
+                Metric(name=name.name, description=name.description, unit=name.unit, data=Gauge(points[name]))
+                for name in sorted(points)
+            ],
+            distributions=distributions,
+            offered=self.offered,
+            left_out=self.left_out,
+            series=series,
+            capped=capped,
+            unknown_units=frozenset(self.unknown_units),
+        )
+
+    def _cut(self, series_cap: int, capped: Counter[str]) -> None:
+        """Keeps the most important series, always the same ones for the same answer: by tier, then by `_order`."""
+        room = series_cap
+        for key in sorted(self.tiers):
+            tier, kept = self.tiers[key], _Tier()
+            ranked = sorted(
+                [(_order(name.name, point.attributes), name, point) for name in tier.points for point in tier.points[name]],
+                key=lambda entry: entry[0],
+            )
+            for _, name, point in ranked[:room]:
+                kept.points[name].append(point)
+            for _, name, _point in ranked[room:]:
+                capped[name.name] += 1
+                self.left_out["series_cap"] += 1
+            spread = sorted(tier.distributions, key=lambda item: _order(item.name, item.attributes))
+            kept.distributions = spread[: max(0, room - len(ranked))]
+            capped.update(item.name for item in spread[len(kept.distributions) :])
+            self.tiers[key] = kept
+            room -= len(kept)
+
+
+def _order(name: str, attributes: Attributes) -> tuple[object, ...]:
+    """Newest device models first, then by name and the other attributes."""
+    given = dict(attributes or {})
+    device = str(given.get("device", ""))
+    return ([-int(number) for number in _DIGITS.findall(device)], device, name, sorted(map(str, given.items())))
+
+
+def _attributes(device: str, device_name: str, platform: str, version: str, percentile: str) -> dict[str, str]:
+    attributes = {"device": device, "platform": platform, "version": version}
+    if device_name:
+        attributes["device_name"] = device_name
+    if percentile:
+        attributes["percentile"] = percentile
+    return attributes
+
+
+def _percentile(text: str) -> str:
+    """`percentile.fifty` → `p50`, `percentile.ninety` → `p90`; one that nobody knows keeps its last word."""
+    return _PERCENTILES.get(text, text.rpartition(".")[2])
+
+
+def _values_at(point: payloads.Point) -> int:
+    """How many of Apple's values a point still holds."""
+    return (
+        (point.value is not None)
+        + (point.error_margin is not None)
+        + (point.goal_band is not None)
+        + len(point.breakdown)
+    )
+
+
+def _values_in(dataset: payloads.Dataset) -> int:
+    return sum(map(_values_at, dataset.points)) + (dataset.recommended is not None)
+
+
+def _version_ranks(payload: payloads.XcodeMetrics) -> dict[tuple[str, str], int]:
+    """(platform, version) → 0 for the platform's newest version, 1 for the one before, and so on."""
+    versions: defaultdict[str, set[str]] = defaultdict(set)
+    for metric in payload.metrics:
+        for dataset in metric.datasets:
+            versions[metric.platform].update([point.version for point in dataset.points])
+    return {
+        (platform, version): rank
+        for platform, of_platform in versions.items()
+        for rank, version in enumerate(sorted(of_platform, key=version_key, reverse=True))
+    }
+
+
+def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
+    """Orders marketing versions: numbers by value (1.10 after 1.9), and 2.0 after 2.0-beta."""
+    parts = _VERSION_PART.findall(version)
+    key = [(1, int(part), "") if part.isdecimal() else (-1, 0, part) for part in parts]
+    return (*key, (0, 0, version))
+
+
+@lru_cache(maxsize=64)
+def _matcher(patterns: tuple[str, ...]) -> Callable[[str], bool]:
+    """Whether a text is chosen: by one glob at least, and by none of those that begin with `!`."""
+    chosen = [pattern for pattern in patterns if not pattern.startswith("!")] or ["*"]
+    refused = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+
+    @lru_cache(maxsize=1024)
+    def matches(text: str) -> bool:
+        return any(fnmatchcase(text, pattern) for pattern in chosen) and not any(
+            fnmatchcase(text, pattern) for pattern in refused
+        )
+
+    return matches
