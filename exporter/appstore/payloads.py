@@ -3,8 +3,8 @@
 Lenient: one bad field costs that field, one bad point that point, never the payload. Every value that Apple
 sent is either in the result or counted in `left_out`, so that `offered` = values kept + values left out. What
 is counted as a value: each entry of a `points` list, each error margin and goal on it, each entry of its
-breakdown, and each recommended goal of a dataset. A reason in `left_out` is a key of the catalogue's LEFT_OUT;
-`malformed` alone does not belong to the sum: it counts containers whose contents nobody can count.
+breakdown, and each recommended goal of a dataset. The reasons in `left_out` are those of the catalogue's
+LEFT_OUT; `malformed` alone is outside the sum: it counts containers whose contents nobody can count.
 
 The shapes are Apple's `xcodeMetrics` schema (App Store Connect API 4.4.1), and what the live service was seen
 to send where it differs: `percentageBreakdown` as an array, goals in upper case, numbers missing or null.
@@ -16,6 +16,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from math import inf
 from typing import Any, NamedTuple
 
@@ -103,7 +104,7 @@ def parse_metrics(document: object) -> XcodeMetrics:
     if not isinstance(document, dict) or not isinstance(document.get("productData"), list):
         raise BadAnswer(
             "the answer has no productData list, so it is not xcodeMetrics",
-            remedy="Nothing was changed; the next poll asks again. If it persists, Apple has changed the format.",
+            remedy="The last good data stays. If it persists, Apple has changed the format.",
         )
     reader = _Reader()
     metrics = tuple(reader.metrics(document["productData"]))
@@ -172,8 +173,12 @@ class _Reader:
                 continue
             version = self._text(point.get("version"))
             reason = without or ("" if version else "no_version")
-            value = self._number(point.get("value", None), reason, absent="no_value")
-            margin, goal, parts = point.get("errorMargin"), point.get("goal"), point.get("percentageBreakdown")
+            value = self._number(point.get("value"), reason, absent="no_value")
+            margin, goal, parts = (
+                point.get("errorMargin"),
+                point.get("goal"),
+                point.get("percentageBreakdown"),
+            )
             margin = None if margin is None else self._number(margin, reason)
             band = None if goal is None else self._band(goal, reason)
             breakdown = () if parts is None else tuple(self._breakdown(parts, reason))
@@ -187,7 +192,9 @@ class _Reader:
                 self._leave_out(reason or "not_an_object")
                 continue
             label = self._text(part.get("subSystemLabel"))
-            value = self._number(part.get("value"), reason or ("" if label else "no_subsystem"), absent="no_value")
+            value = self._number(
+                part.get("value"), reason or ("" if label else "no_subsystem"), absent="no_value"
+            )
             if value is not None:
                 yield label, value
 
@@ -208,14 +215,11 @@ class _Reader:
             if lower is not None or upper is not None:
                 bands.append((-inf if lower is None else lower, upper))
         bands.sort(key=lambda band: band[0])
-        borders = {
-            upper if upper is not None else following[0]
-            for (_, upper), following in zip(bands, bands[1:], strict=False)
-        }
+        borders = {upper if upper is not None else following[0] for (_, upper), following in pairwise(bands)}
         return tuple(sorted(border for border in borders if border > 0))
 
     def _number(self, raw: object, reason: str, absent: str = "not_a_number") -> float | None:
-        """A finite number, else None and counted: under `reason` if given, else under what is wrong with it."""
+        """A finite number, else None and counted: under `reason` if given, else by what is wrong with it."""
         self.offered += 1
         if not reason:
             if type(raw) is float and raw - raw == 0.0:  # an infinity or NaN minus itself is NaN
@@ -239,7 +243,7 @@ class _Reader:
         self.left_out[reason] += 1
 
     def _text(self, raw: object) -> str:
-        """Text fit for an attribute value: trimmed, printable, valid UTF-8, at most 200 characters; else ''."""
+        """`clean_text` of a text, '' for anything else."""
         if type(raw) is not str:
             return ""
         text = self._texts.get(raw)

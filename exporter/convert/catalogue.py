@@ -28,7 +28,7 @@ class AppleMetric:
 
 @dataclass(frozen=True, slots=True)
 class Companion:
-    """A metric derived from each of Apple's: a suffix, its own unit (or None for the metric's), its meaning."""
+    """A metric derived from each of Apple's: a suffix, its unit (None: the metric's own), its meaning."""
 
     suffix: str
     unit: str | None

@@ -21,10 +21,10 @@ MOST_BOUNDS = 29  # Splunk drops a histogram with more than 30 buckets
 FIRST_WINDOW = 1_000_000_000  # ns; the window of a series' first distribution, which has none to continue
 
 _SECONDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5, 10.0, 20.0, 60.0)
-_BYTES = tuple(float(mantissa * 10**power) for power in range(6, 10) for mantissa in (1, 2, 5)) + (1e10,)
+_BYTES = (*(mantissa * 10.0**power for power in range(6, 10) for mantissa in (1, 2, 5)), 1e10)
 _PERCENT = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 50.0, 75.0, 100.0)
 _SECONDS_PER_HOUR = (0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 120.0, 300.0, 600.0)
-_ANY = tuple(float(mantissa) * 10.0**power for power in range(-3, 6) for mantissa in (1, 2, 5))
+_ANY = tuple(mantissa * 10.0**power for power in range(-3, 6) for mantissa in (1, 2, 5))
 BOUNDS: dict[str, tuple[float, ...]] = {
     "s": _SECONDS,
     "By": _BYTES,
@@ -99,7 +99,15 @@ def distribution(
     for value in values:
         counts[bisect_left(bounds, value)] += 1
     return Distribution(
-        name, unit, description, attributes, bounds, tuple(counts), math.fsum(values), min(values), max(values)
+        name,
+        unit,
+        description,
+        attributes,
+        bounds,
+        tuple(counts),
+        math.fsum(values),
+        min(values),
+        max(values),
     )
 
 
@@ -117,18 +125,16 @@ def owed(
     Args:
         distributions: those of one answer, each series at most once.
         windows: what was last sent, by `Distribution.identity`.
-        now: the end of the new windows, in nanoseconds. A clock that went back does not make a window
-            overlap: the window then ends one nanosecond after the one before it.
+        now: where the new windows end, all of them, in nanoseconds. Should the clock have gone back, they
+            end just after the latest of the windows that they continue.
     """
+    changed = [item for item in distributions if not _same(windows.get(item.identity), item)]
+    ends = [windows[item.identity].ended_at for item in changed if item.identity in windows]
+    end = max([now, *(ended_at + 1 for ended_at in ends)])
     metrics: dict[tuple[str, str, str], list[HistogramDataPoint]] = {}
-    changed: dict[bytes, Window] = {}
-    for item in distributions:
-        before, content = windows.get(item.identity), item.content
-        if before and before.content == content:
-            continue
-        start = before.ended_at if before else now - FIRST_WINDOW
-        end = max(now, start + 1)
-        changed[item.identity] = Window(content, end)
+    for item in changed:
+        before = windows.get(item.identity)
+        start = before.ended_at if before else end - FIRST_WINDOW
         metrics.setdefault((item.name, item.unit, item.description), []).append(item.point(start, end))
     return [
         Metric(
@@ -138,7 +144,11 @@ def owed(
             data=Histogram(points, aggregation_temporality=AggregationTemporality.DELTA),
         )
         for (name, unit, description), points in sorted(metrics.items())
-    ], changed
+    ], {item.identity: Window(item.content, end) for item in changed}
+
+
+def _same(before: Window | None, item: Distribution) -> bool:
+    return before is not None and before.content == item.content
 
 
 def is_family(device: str) -> bool:

@@ -23,6 +23,7 @@ from exporter.appstore import payloads
 from exporter.convert.catalogue import (
     BREAKDOWN,
     BY_DEVICE,
+    COMPANIONS,
     ERROR_MARGIN,
     GOAL,
     GOAL_BAND,
@@ -31,7 +32,7 @@ from exporter.convert.catalogue import (
     metric_name,
 )
 from exporter.convert.distributions import Distribution, bucket_bounds, distribution, family_of, is_family
-from exporter.convert.units import Unit, unit_of
+from exporter.convert.units import unit_of
 
 Detail = Literal["aggregate", "standard", "full"]
 NEWEST_VERSIONS = 2  # `standard` sends device models for this many versions of a platform
@@ -76,18 +77,34 @@ class Converted:
 
 
 class _Name(NamedTuple):
-    """What makes an OTLP metric. One that Apple sends in two units becomes two: neither is taken for the other."""
+    """What makes an OTLP metric. One that Apple sends in two units becomes two, not one of mixed numbers."""
 
     name: str
     unit: str
     description: str
 
 
+class _Names:
+    """What one of Apple's metrics is called in OTLP, and its companions by suffix."""
+
+    def __init__(self, metric: payloads.Metric) -> None:
+        name = metric_name(metric.category, metric.identifier)
+        self.unit = unit_of(metric.unit_identifier, metric.unit_name)
+        self.value = _Name(name, self.unit.ucum, describe(metric.category, metric.identifier))
+        self.companions = {
+            companion.suffix: _Name(
+                f"{name}.{companion.suffix}",
+                self.unit.ucum if companion.unit is None else companion.unit,
+                companion.description,
+            )
+            for companion in COMPANIONS
+        }
+
+
 class _Place(NamedTuple):
     """Where the numbers of one point belong. `rank` is 0 for the newest version of the platform."""
 
-    name: _Name
-    unit: Unit
+    names: _Names
     attributes: dict[str, str]
     rank: int
     family: bool
@@ -145,39 +162,34 @@ class _Conversion:
 
     def add(self, metric: payloads.Metric) -> None:
         wanted = self.wants_category(metric.category.upper())
-        unit = unit_of(metric.unit_identifier, metric.unit_name)
-        name = _Name(
-            metric_name(metric.category, metric.identifier),
-            unit.ucum,
-            describe(metric.category, metric.identifier),
-        )
+        names = _Names(metric)
         observed: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
         for dataset in metric.datasets:
             if wanted and self.wants_device(dataset.device):
-                self._dataset(metric.platform, name, unit, dataset, observed)
+                self._dataset(metric.platform, names, dataset, observed)
             else:
                 self.left_out["filtered"] += _values_in(dataset)
-        bounds = bucket_bounds(map(unit.convert, metric.goal_bounds), unit.ucum)
+        bounds = bucket_bounds(map(names.unit.convert, metric.goal_bounds), names.unit.ucum)
         for (family, percentile, version), values in observed.items():
             attributes = _attributes(family, "", metric.platform, version, percentile) | self.build
-            spread = _Name(f"{name.name}.{BY_DEVICE.suffix}", unit.ucum, BY_DEVICE.description)
             tier = self.tiers[SPREAD, self.ranks[metric.platform, version]]
-            tier.distributions.append(distribution(*spread, attributes, values, bounds))
+            tier.distributions.append(
+                distribution(*names.companions[BY_DEVICE.suffix], attributes, values, bounds)
+            )
 
     def _dataset(
         self,
         platform: str,
-        name: _Name,
-        unit: Unit,
+        names: _Names,
         dataset: payloads.Dataset,
         observed: defaultdict[tuple[str, str, str], list[float]],
     ) -> None:
         """Adds the points of one device and percentile; a model's values also go to `observed`, by family."""
-        if not unit.known:
-            self.unknown_units.add(unit.ucum)
+        if not names.unit.known:
+            self.unknown_units.add(names.unit.ucum)
         percentile = _percentile(dataset.percentile)
-        seen = self.seen[name.name, name.unit, platform, dataset.device, percentile]
-        family = is_family(dataset.device)
+        seen = self.seen[names.value.name, names.value.unit, platform, dataset.device, percentile]
+        is_one, family = is_family(dataset.device), family_of(dataset.device)
         newest: _Place | None = None
         for point in dataset.points:
             version = point.version
@@ -187,30 +199,30 @@ class _Conversion:
             seen.add(version)
             attributes = _attributes(dataset.device, dataset.device_name, platform, version, percentile)
             attributes.update(self.build)
-            place = _Place(name, unit, attributes, self.ranks[platform, version], family)
+            place = _Place(names, attributes, self.ranks[platform, version], is_one)
             value = self._point(place, point)
-            if value is not None and not family:
-                observed[family_of(dataset.device), percentile, version].append(value)
+            if value is not None and not is_one:
+                observed[family, percentile, version].append(value)
             if newest is None or place.rank < newest.rank:
                 newest = place
         if dataset.recommended is not None:
             if newest:
-                self._companion(GOAL, FAMILY_GOAL, newest, unit.convert(dataset.recommended))
+                self._companion(GOAL, FAMILY_GOAL, newest, names.unit.convert(dataset.recommended))
             else:  # each version of this dataset had come before, and the goal with them
                 self.left_out["duplicate"] += 1
 
     def _point(self, place: _Place, point: payloads.Point) -> float | None:
         """Adds what one point holds; gives back its value in OTLP's unit, whether or not the value leaves."""
-        value = None if point.value is None else place.unit.convert(point.value)
+        value = None if point.value is None else place.names.unit.convert(point.value)
         if value is not None:
             if place.family:
-                self._put(FAMILY_VALUE, place, place.name, value)
+                self._put(FAMILY_VALUE, place, place.names.value, value)
             elif self.detail == "full" or (self.detail == "standard" and place.rank < NEWEST_VERSIONS):
-                self._put(MODEL_VALUE, place, place.name, value)
+                self._put(MODEL_VALUE, place, place.names.value, value)
             else:
                 self.left_out["detail"] += 1
         if point.error_margin is not None:
-            self._companion(ERROR_MARGIN, FAMILY_MARGIN, place, place.unit.convert(point.error_margin))
+            self._companion(ERROR_MARGIN, FAMILY_MARGIN, place, place.names.unit.convert(point.error_margin))
         if point.goal_band is not None:
             self._companion(GOAL_BAND, FAMILY_GOAL, place, float(point.goal_band))
         if point.breakdown:
@@ -230,8 +242,7 @@ class _Conversion:
     def _companion(self, companion: Companion, importance: int, place: _Place, value: float) -> None:
         """Companions belong to families; to models only where the configuration wants everything."""
         if place.family or self.detail == "full":
-            unit = place.name.unit if companion.unit is None else companion.unit
-            name = _Name(f"{place.name.name}.{companion.suffix}", unit, companion.description)
+            name = place.names.companions[companion.suffix]
             self._put(importance if place.family else MODEL_COMPANION, place, name, value)
         else:
             self.left_out["detail"] += 1
@@ -270,12 +281,16 @@ class _Conversion:
         )
 
     def _cut(self, series_cap: int, capped: Counter[str]) -> None:
-        """Keeps the most important series, always the same ones for the same answer: by tier, then by `_order`."""
+        """Keeps the most important series, always the same for the same answer: by tier, then by `_order`."""
         room = series_cap
         for key in sorted(self.tiers):
             tier, kept = self.tiers[key], _Tier()
             ranked = sorted(
-                [(_order(name.name, point.attributes), name, point) for name in tier.points for point in tier.points[name]],
+                [
+                    (_order(name.name, point.attributes), name, point)
+                    for name in tier.points
+                    for point in tier.points[name]
+                ],
                 key=lambda entry: entry[0],
             )
             for _, name, point in ranked[:room]:
@@ -294,10 +309,17 @@ def _order(name: str, attributes: Attributes) -> tuple[object, ...]:
     """Newest device models first, then by name and the other attributes."""
     given = dict(attributes or {})
     device = str(given.get("device", ""))
-    return ([-int(number) for number in _DIGITS.findall(device)], device, name, sorted(map(str, given.items())))
+    return (
+        [-int(number) for number in _DIGITS.findall(device)],
+        device,
+        name,
+        sorted(map(str, given.items())),
+    )
 
 
-def _attributes(device: str, device_name: str, platform: str, version: str, percentile: str) -> dict[str, str]:
+def _attributes(
+    device: str, device_name: str, platform: str, version: str, percentile: str
+) -> dict[str, str]:
     attributes = {"device": device, "platform": platform, "version": version}
     if device_name:
         attributes["device_name"] = device_name

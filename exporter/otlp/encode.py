@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric as ProtobufMetric
 from opentelemetry.sdk.metrics.export import (
     Gauge,
     Metric,
@@ -26,8 +26,11 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.util.types import Attributes
 
-MOST_BYTES = 1 << 20  # of one body: several fit below gRPC's 4 MiB, and a poison one costs little to take apart
+MOST_BYTES = (
+    1 << 20
+)  # of one body: several fit below gRPC's 4 MiB, and a poison one costs little to take apart
 
 _FIELD_1, _FIELD_2, _FIELD_3, _FIELD_5, _ATTRIBUTES = b"\x0a", b"\x12", b"\x1a", b"\x2a", b"\x3a"
 _TIME = b"\x19"  # NumberDataPoint.time_unix_nano, field 3, fixed64
@@ -55,6 +58,7 @@ def encode(
     `most_bytes` makes a body of its own.
     """
     resource_field, scope_field = _envelope(resource, scope)
+    attributes = _Attributes()
     bodies: list[Body] = []
     fields: list[bytes] = []
     size = points = 0
@@ -68,7 +72,7 @@ def encode(
             size = points = 0
 
     for metric in metrics:
-        for data, count in _metric_fields(metric, most_bytes):
+        for data, count in _metric_fields(metric, attributes, most_bytes):
             if size + len(data) > most_bytes:
                 close()
             fields.append(data)
@@ -93,34 +97,32 @@ def can_be_restamped(body: Body, time: int) -> bool:
     return body.data.count(_TIME + _pack_time(time)) == body.points
 
 
-def _metric_fields(metric: Metric, most_bytes: int) -> Iterator[tuple[bytes, int]]:
+def _metric_fields(metric: Metric, attributes: _Attributes, most_bytes: int) -> Iterator[tuple[bytes, int]]:
     """`ScopeMetrics.metrics` fields with the number of points in each."""
     if not isinstance(metric.data, Gauge):
-        yield _official(metric), len(metric.data.data_points)
+        yield _field(_FIELD_2, _official_message(metric).SerializeToString()), len(metric.data.data_points)
         return
-    head = _text(_FIELD_1, metric.name) + _text(_FIELD_2, metric.description or "") + _text(_FIELD_3, metric.unit or "")
-    points = _gauge_points(metric.data.data_points)
+    texts = (_FIELD_1, metric.name), (_FIELD_2, metric.description), (_FIELD_3, metric.unit)
+    head = b"".join(_field(tag, text.encode()) for tag, text in texts if text)
+    points = _gauge_points(metric.data.data_points, attributes)
     for first, last in _slices(points, most_bytes - len(head)):
         data = head + _field(_FIELD_5, b"".join(points[first:last]))
         yield _field(_FIELD_2, data), last - first
 
 
-def _gauge_points(data_points: Sequence[NumberDataPoint]) -> list[bytes]:
+def _gauge_points(data_points: Sequence[NumberDataPoint], attributes: _Attributes) -> list[bytes]:
     """`Gauge.data_points` fields."""
-    attribute = _AttributeCache().__getitem__
-    join, pack_time, pack_double = b"".join, _pack_time, _pack_double
-    heads = _HEADS
-    time, stamp = -1, b""
+    time, stamp = 0, b""
     fields = []
     for point in data_points:
         if point.time_unix_nano != time:
             time = point.time_unix_nano
-            stamp = _TIME + pack_time(time) if time else b""
+            stamp = _TIME + _pack_time(time)
         value = point.value
-        number = pack_double(b"\x21", value) if value.__class__ is float else _integer(value)
-        data = stamp + number + join(map(attribute, (point.attributes or {}).items()))
+        number = _pack_double(b"\x21", value) if value.__class__ is float else _integer(value)
+        data = stamp + number + attributes.encode(point.attributes)
         size = len(data)
-        fields.append((heads[size] if size < len(heads) else _FIELD_1 + _varint(size)) + data)
+        fields.append((_HEADS[size] if size < len(_HEADS) else _FIELD_1 + _varint(size)) + data)
     return fields
 
 
@@ -136,42 +138,54 @@ def _slices(points: list[bytes], most_bytes: int) -> Iterator[tuple[int, int]]:
         yield first, len(points)
 
 
-class _AttributeCache(dict[tuple[str, Any], bytes]):
-    """`NumberDataPoint.attributes` fields by key and value; lives for one call, so it cannot grow for ever."""
+class _Attributes:
+    """`NumberDataPoint.attributes` fields. Lives for one call of `encode`, so it cannot grow for ever.
 
-    def __missing__(self, item: tuple[str, Any]) -> bytes:
-        key, value = item
-        encoded = _field(_ATTRIBUTES, _key_value(key, value).SerializeToString())
-        if value.__class__ is str:  # 1, 1.0 and True are one key of a dict
-            self[item] = encoded
+    A value and its companions share one mapping, so a mapping is known again by its identity: the metrics
+    given to `encode` keep it alive meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._by_identity: dict[int, bytes] = {}
+        self._by_item: dict[tuple[str, object], bytes] = {}
+
+    def encode(self, attributes: Attributes) -> bytes:
+        encoded = self._by_identity.get(id(attributes))
+        if encoded is None:
+            encoded = b"".join(map(self._item, (attributes or {}).items()))
+            self._by_identity[id(attributes)] = encoded
+        return encoded
+
+    def _item(self, item: tuple[str, object]) -> bytes:
+        encoded = self._by_item.get(item) if item[1].__class__ is str else None  # 1, 1.0 and True are one key
+        if encoded is None:
+            encoded = _official_attribute(*item)
+            if item[1].__class__ is str:
+                self._by_item[item] = encoded
         return encoded
 
 
-def _key_value(key: str, value: object) -> KeyValue:
-    if value.__class__ is str:
-        return KeyValue(key=key, value=AnyValue(string_value=value))
-    return _official_attributes({key: value})[0]
-
-
-def _official_attributes(attributes: dict[str, Any]) -> Sequence[KeyValue]:
-    request = encode_metrics(
-        MetricsData([ResourceMetrics(Resource(attributes), [], "")])
+def _official_attribute(key: str, value: Any) -> bytes:
+    """The fields for an attribute of any type; none where the official encoder refuses it (and logs so)."""
+    point = NumberDataPoint({key: value}, 0, 0, 0.0)
+    message = _official_message(Metric("", "", "", Gauge([point])))
+    return b"".join(
+        _field(_ATTRIBUTES, item.SerializeToString()) for item in message.gauge.data_points[0].attributes
     )
-    return request.resource_metrics[0].resource.attributes
 
 
 def _integer(value: float) -> bytes:
-    """`as_int` (field 6, sfixed64) or, for the odd subclass of float, `as_double`, as the official encoder decides."""
+    """`as_int` (field 6, sfixed64), or `as_double` for a subclass of float, as the official encoder does."""
     if isinstance(value, int):
         return b"\x31" + struct.pack("<q", value)
     return _pack_double(b"\x21", value)
 
 
-def _official(metric: Metric) -> bytes:
-    """A metric of any kind through the official encoder, as one `ScopeMetrics.metrics` field."""
+def _official_message(metric: Metric) -> ProtobufMetric:
+    """A metric of any kind through the official encoder."""
     scope_metrics = ScopeMetrics(InstrumentationScope(""), [metric], "")
     request = encode_metrics(MetricsData([ResourceMetrics(Resource({}), [scope_metrics], "")]))
-    return _field(_FIELD_2, request.resource_metrics[0].scope_metrics[0].metrics[0].SerializeToString())
+    return request.resource_metrics[0].scope_metrics[0].metrics[0]
 
 
 def _envelope(resource: Resource, scope: InstrumentationScope) -> tuple[bytes, bytes]:
@@ -184,10 +198,6 @@ def _envelope(resource: Resource, scope: InstrumentationScope) -> tuple[bytes, b
         _field(_FIELD_1, message.resource.SerializeToString()),
         _field(_FIELD_1, message.scope_metrics[0].scope.SerializeToString()),
     )
-
-
-def _text(tag: bytes, text: str) -> bytes:
-    return _field(tag, text.encode()) if text else b""
 
 
 def _field(tag: bytes, data: bytes) -> bytes:

@@ -1,0 +1,171 @@
+"""The bearer token of App Store Connect, as an httpx.Auth.
+
+Source of the rules: Apple, "Generating tokens for API requests": ES256, audience `appstoreconnect-v1`,
+at most 20 minutes from `iat` to `exp`; an individual key has `sub: "user"` in place of the issuer.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import threading
+import time
+from collections.abc import Callable, Generator
+
+import httpx
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from exporter.errors import ConfigError
+
+__all__ = ["TokenAuth", "load_private_key"]
+
+AUDIENCE = "appstoreconnect-v1"
+API_PATH = "app_store_connect_path"  # request extension: the path as Apple sees it, behind any proxy's prefix
+
+_SKEW = 60  # seconds by which `iat` lies in the past, to forgive a clock that is a little fast
+_LIFETIME = 18 * 60  # seconds from now to `exp`; with the skew 19 of the 20 minutes that Apple allows
+_RENEW = 3 * 60  # seconds before `exp` at which a token is no longer reused: longer than one exchange lasts
+_MOST_TOKENS = 256
+_MOST_KEY_TEXT = 64 * 1024
+_PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,40})-----([^-]*)-----END \1-----")
+
+
+def load_private_key(text: str) -> ec.EllipticCurvePrivateKey:
+    r"""Read the private key of an App Store Connect API key.
+
+    Args:
+        text: the content of `AuthKey_….p8` (PKCS#8 PEM); line ends may be real, written out as `\n`,
+            or turned into spaces; quotes around it are ignored. Or all of that once more in Base64.
+
+    Raises:
+        ConfigError: it is anything else than an unencrypted P-256 private key. The text is never repeated.
+    """
+    label, pem = _pem(text)
+    if "PUBLIC" in label:
+        raise _key_error("a public key was given as the private key")
+    if "ENCRYPTED" in label:
+        raise _key_error("the private key is encrypted with a passphrase")
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise _key_error("the private key cannot be read") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise _key_error("the private key is not a P-256 key")
+    return key
+
+
+class TokenAuth(httpx.Auth):
+    """Signs requests to App Store Connect; safe to share between threads.
+
+    A token is signed once and reused until three minutes before its end.
+
+    Args:
+        key_id: the API key's id, such as `2X9R4HXF34`.
+        issuer_id: the team's issuer id; None for an individual key.
+        private_key: as `load_private_key` returns it.
+        scoped: restrict each token to `GET` of the one path it is sent to (Apple's `scope` claim).
+        clock: the time in seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        *,
+        key_id: str,
+        issuer_id: str | None,
+        private_key: ec.EllipticCurvePrivateKey,
+        scoped: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.key_id = key_id
+        self.issuer_id = issuer_id
+        self._private_key = private_key
+        self._scoped = scoped
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._tokens: dict[str, tuple[float, str]] = {}  # scope → (reuse until, token), oldest first
+
+    def __repr__(self) -> str:
+        return f"TokenAuth(key_id={self.key_id!r}, scoped={self._scoped})"
+
+    def token(self, path: str) -> str:
+        """Return a token good for `GET path`, where path is such as `/v1/apps`, without the query."""
+        scope = f"GET {path}" if self._scoped else ""
+        now = self._clock()
+        with self._lock:
+            reuse_until, token = self._tokens.get(scope, (0.0, ""))
+            if now >= reuse_until:
+                token = self._sign(scope, now)
+                self._store(scope, token, now)
+            return token
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Yield the signed request, and once more with a new token when the first was refused with a 401.
+
+        The path is the request extension `API_PATH` where it is set, else that of the URL.
+        """
+        path = str(request.extensions.get(API_PATH, request.url.path))
+        token = self.token(path)
+        request.headers["Authorization"] = f"Bearer {token}"
+        response = yield request
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            self._forget(token)
+            request.headers["Authorization"] = f"Bearer {self.token(path)}"
+            yield request
+
+    def _sign(self, scope: str, now: float) -> str:
+        claims: dict[str, object] = {"iss": self.issuer_id} if self.issuer_id is not None else {"sub": "user"}
+        claims |= {"iat": int(now) - _SKEW, "exp": int(now) + _LIFETIME, "aud": AUDIENCE}
+        if scope:
+            claims["scope"] = [scope]
+        return jwt.encode(claims, self._private_key, algorithm="ES256", headers={"kid": self.key_id})
+
+    def _store(self, scope: str, token: str, now: float) -> None:
+        kept = {name: held for name, held in self._tokens.items() if now < held[0] and name != scope}
+        while len(kept) >= _MOST_TOKENS:
+            del kept[next(iter(kept))]
+        self._tokens = {**kept, scope: (now + _LIFETIME - _RENEW, token)}
+
+    def _forget(self, refused: str) -> None:
+        # Another thread may have put a newer token in its place, which has to stay.
+        with self._lock:
+            self._tokens = {name: held for name, held in self._tokens.items() if held[1] != refused}
+
+
+def _pem(text: str) -> tuple[str, bytes]:
+    """Return the label (`PRIVATE KEY`) and the PEM with its line ends set right."""
+    if not text.strip():
+        raise _key_error("the private key is empty")
+    if len(text) > _MOST_KEY_TEXT:
+        raise _key_error("the private key is far too long to be one")
+    found = _PEM.search(_unescaped(text)) or _PEM.search(_unescaped(_from_base64(text)))
+    if found is None:
+        raise _key_error("the private key is not a PEM file")
+    label, content = found.groups()
+    body = "".join(content.split())
+    lines = [body[start : start + 64] for start in range(0, len(body), 64)]
+    return label, "\n".join([f"-----BEGIN {label}-----", *lines, f"-----END {label}-----", ""]).encode()
+
+
+def _unescaped(text: str) -> str:
+    return text.replace("\\r", "\n").replace("\\n", "\n")
+
+
+def _from_base64(text: str) -> str:
+    compact = "".join(_unescaped(text).split()).strip("'\"")
+    try:
+        return base64.b64decode(compact, validate=True).decode("ascii")
+    except (ValueError, binascii.Error):
+        return ""
+
+
+def _key_error(what: str) -> ConfigError:
+    return ConfigError(
+        what,
+        remedy="Give the content of the file AuthKey_….p8 as downloaded from App Store Connect → Users and "
+        "Access → Integrations: it begins with “-----BEGIN PRIVATE KEY-----”. It can be downloaded only "
+        "once; if it is lost, revoke the key and generate a new one.",
+    )

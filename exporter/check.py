@@ -1,0 +1,122 @@
+"""`check` and `once --dry-run`: what would happen, without writing or pushing anything."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from exporter.cycle import CycleReport
+from exporter.otlp.encode import Body
+from exporter.otlp.sink import Outcome, Sink
+from exporter.service import Exporter
+from exporter.settings import Account, Settings
+from exporter.state import State, recent_requests
+
+_NOTHING = Body(b"", 0)  # an ExportMetricsServiceRequest without metrics: valid, and it adds nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of `check`."""
+
+    good: bool
+    text: str
+
+    def __str__(self) -> str:
+        return f"{'✓' if self.good else '✗'} {self.text}"
+
+
+def rehearse(settings: Settings, sink: Sink, log: Any) -> Exporter:
+    """An exporter that remembers nothing: its state is in memory, its own metrics go nowhere.
+
+    It keeps to the key's share all the same: what the real one used in the last hour counts.
+    """
+    used = partial(recent_requests, settings.state.path, since=time.time() - 3600)
+    return Exporter(settings, State(None), sink, log=log, own_metrics=False, used=used)
+
+
+def check(settings: Settings, sink: Sink, log: Any) -> Iterator[Finding]:
+    """Look at everything that a run needs, in the order in which it would fail.
+
+    Asks App Store Connect what a poll would ask, to see with which series it would end; sends the endpoint
+    one empty request.
+    """
+    accounts = ", ".join(account.name for account in settings.accounts)
+    yield Finding(True, f"configuration: {len(settings.accounts)} account(s): {accounts}")
+    yield _state(settings.state.path)
+    yield _endpoint(settings, sink)
+    exporter = rehearse(settings, sink, log)
+    with closing(exporter.state), closing(exporter):
+        for account in settings.accounts:
+            yield from _account(exporter, account)
+
+
+def _account(exporter: Exporter, account: Account) -> Iterator[Finding]:
+    report = exporter.poll(account.name)
+    assert report is not None  # noqa: S101  # only a process that is ending has none
+    for error in report.failures:
+        yield Finding(False, str(error))
+    if report.answers:
+        yield Finding(True, f"account {account.name}: the key is good; {report.apps} app(s) selected")
+    elif not report.failures:
+        remedy = "Check apps.include and apps.exclude."
+        yield Finding(False, f"account {account.name}: no app is selected. {remedy}")
+    quota = exporter.quotas[account.key_id]
+    share = int(exporter.settings.limits.key_share * quota.limit)
+    if quota.remaining is not None:
+        yield Finding(
+            not report.deferred,
+            f"account {account.name}: rate limit {quota.limit} an hour, {quota.remaining} left, our share "
+            f"{share}; one poll costs {report.requests}"
+            + (f"; put off: {', '.join(report.deferred)}" if report.deferred else ""),
+        )
+    if report.answers:
+        yield Finding(not report.capped, _series(report, exporter.settings.limits.series_per_app))
+
+
+def _series(report: CycleReport, cap: int) -> str:
+    text = f"account {report.account}: {report.series.total()} series"
+    if report.capped:
+        text += (
+            f", {report.capped.total()} left out by limits.series_per_app ({cap}). "
+            "Raise it, or choose less in collect"
+        )
+    return "\n".join([text + ":", *series_table(report.series, report.capped)])
+
+
+def series_table(series: Counter[str], capped: Counter[str]) -> list[str]:
+    """Lines with the number of series by metric, and how many more the cap held back."""
+    return [
+        f"    {series[name]:>7}  {name}" + (f"  (+{capped[name]} left out)" if capped[name] else "")
+        for name in sorted(series | capped)
+    ]
+
+
+def _state(path: Path) -> Finding:
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+        return Finding(False, f"state: {path} cannot be written. Give the exporter's user the right to.")
+    if not os.access(folder, os.W_OK | os.X_OK) or not folder.is_dir():
+        remedy = "Choose another state.path (PERFPOWER_STATE)."
+        return Finding(False, f"state: {folder} cannot be written. {remedy}")
+    return Finding(True, f"state: {path}" + ("" if path.exists() else " (will be made)"))
+
+
+def _endpoint(settings: Settings, sink: Sink) -> Finding:
+    where = {"console": "the terminal", "file": str(settings.otlp.file)}.get(
+        settings.otlp.protocol, f"{settings.otlp.metrics_url} ({settings.otlp.protocol})"
+    )
+    if settings.otlp.protocol in ("console", "file"):
+        return Finding(True, f"endpoint: {where}")
+    reply = sink.send(_NOTHING)
+    if reply.outcome is Outcome.ACCEPTED:
+        return Finding(True, f"endpoint: {where}")
+    remedy = "Is the Collector running, and otlp.endpoint right?"
+    return Finding(False, f"endpoint: {where}: {reply.message}. {remedy}")

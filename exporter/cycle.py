@@ -1,0 +1,291 @@
+"""One poll of one account, from the question to what is stored.
+
+Delivery is not part of it: what a poll brings is stored in one transaction an answer, and delivered from
+there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+from exporter import __version__
+from exporter.appstore.client import Answer, AppStoreClient
+from exporter.appstore.jsonapi import App, Build
+from exporter.appstore.payloads import clean_text, decode, parse_metrics
+from exporter.appstore.plan import Step, plan
+from exporter.appstore.quota import Quota
+from exporter.convert.distributions import owed
+from exporter.convert.metrics import Converted, Selection, convert
+from exporter.errors import (
+    AgreementMissing,
+    AppStoreError,
+    CredentialsRefused,
+    NotFound,
+    OverBudget,
+    RateLimited,
+    Unavailable,
+)
+from exporter.otlp.encode import Body, can_be_restamped, encode
+from exporter.settings import Account, Settings
+from exporter.state import Source, State
+
+SCOPE = InstrumentationScope("perfpower-exporter", __version__)
+_SECOND = 1_000_000_000
+
+
+@dataclass(slots=True)
+class CycleReport:
+    """What one poll did; the counts are of this poll alone.
+
+    `unchanged` counts answers equal to the last ones: nothing about them is converted again, so they add
+    nothing to `points`, `left_out` and `capped`. `deferred` names what has to wait for the next poll.
+    """
+
+    account: str
+    apps: int = 0
+    requests: int = 0
+    answers: int = 0
+    unchanged: int = 0
+    points: int = 0
+    distributions: int = 0
+    series: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    capped: Counter[str] = field(default_factory=Counter)
+    unknown_units: set[str] = field(default_factory=set)
+    deferred: list[str] = field(default_factory=list)
+    failures: list[AppStoreError] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def outcome(self) -> str:
+        """`ok`, `deferred` (the budget did not suffice) or `failed` (at least one request)."""
+        return "failed" if self.failures else "deferred" if self.deferred else "ok"
+
+
+class Cycle:
+    """Polls one account.
+
+    Args:
+        clock: epoch seconds.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        settings: Settings,
+        client: AppStoreClient,
+        quota: Quota,
+        state: State,
+        *,
+        clock: Callable[[], float] = time.time,
+        log: Any,
+    ) -> None:
+        self._account = account
+        self._collect = settings.collect
+        self._series_cap = settings.limits.series_per_app
+        self._client = client
+        self._quota = quota
+        self._state = state
+        self._clock = clock
+        self._log = log
+
+    def poll(self) -> CycleReport:
+        """Ask for everything that is wanted and affordable, and store what came.
+
+        A failed request costs what it was for, and nothing else: what is stored of it stays. Never raises
+        for what App Store Connect does.
+        """
+        started = self._clock()
+        report = CycleReport(self._account.name)
+        used = self._quota.used(started)
+        try:
+            apps = self._apps(report)
+            self._ask(apps, report)
+        except AppStoreError as error:
+            report.failures.append(error)
+        now = self._clock()
+        report.requests = max(0, self._quota.used(now) - used)
+        report.seconds = now - started
+        return report
+
+    def _apps(self, report: CycleReport) -> list[App]:
+        """The apps to ask about; one that is named but missing is a failure of its own."""
+        selection = self._account.apps
+        exact = selection.exact()
+        listed = self._client.apps(ids=exact[0], bundle_ids=exact[1]) if exact else self._client.apps()
+        apps = [app for app in listed if selection.selects(app.id, app.bundle_id)]
+        found = {app.id for app in apps} | {app.bundle_id for app in apps}
+        for name in (*exact[0], *exact[1]) if exact else ():
+            if name not in found and selection.selects(name, name):
+                report.failures.append(self._missing(name))
+        named = {*exact[0], *exact[1]} if exact else set()  # not to be forgotten when it is not found once
+        self._state.keep_only(
+            lambda answered: (
+                answered.source.account != self._account.name
+                or not {answered.source.app_id, answered.bundle_id}.isdisjoint(found | named)
+            )
+        )
+        report.apps = len(apps)
+        return apps
+
+    def _missing(self, name: str) -> NotFound:
+        return NotFound(
+            f"there is no app {name}, or this key cannot see it",
+            remedy="Check the bundle id or Apple id in apps.include, and that the key's role covers the app.",
+            where=f"account {self._account.name}",
+        )
+
+    def _ask(self, apps: list[App], report: CycleReport) -> None:
+        last_asked = {
+            answered.source.app_id: answered.observed_at
+            for answered in self._state.answered()
+            if answered.source.account == self._account.name and not answered.source.build_id
+        }
+        allowance = self._quota.allowance(self._clock())
+        planned = plan(apps, self._collect.builds, last_asked, allowance)
+        self._defer(planned.deferred, report)
+        unavailable = 0
+        for number, step in enumerate(planned.steps):
+            try:
+                self._do(step, report)
+                unavailable = 0
+            except (OverBudget, RateLimited):
+                self._defer(planned.steps[number:], report)
+                return
+            except (CredentialsRefused, AgreementMissing):
+                raise
+            except AppStoreError as error:
+                report.failures.append(error)
+                unavailable = unavailable + 1 if isinstance(error, Unavailable) else 0
+                if unavailable == _UNAVAILABLE_IN_A_ROW:
+                    self._defer(planned.steps[number + 1 :], report)
+                    return
+
+    def _do(self, step: Step, report: CycleReport) -> None:
+        if step.what == "metrics":
+            answer = self._client.metrics("apps", step.app.id)
+            self._take_in(step.app, None, answer, self._series_cap, report)
+        else:
+            self._ask_builds(step.app, report)
+
+    def _ask_builds(self, app: App, report: CycleReport) -> None:
+        """The app's own series come first under the cap, then those of its builds, newest first."""
+        builds = self._client.builds(app.id, newest=self._collect.builds)
+        newest = {build.id for build in builds}
+        self._state.keep_only(
+            lambda answered: (
+                answered.source[:2] != (self._account.name, app.id)
+                or not answered.source.build_id
+                or answered.source.build_id in newest
+            )
+        )
+        room = self._series_cap - self._state.series(Source(self._account.name, app.id))
+        for build in builds:
+            try:
+                answer = self._client.metrics("builds", build.id)
+                self._take_in(app, build, answer, max(0, room), report)
+            except NotFound:
+                pass  # a build that nobody used yet has no metrics
+            room -= self._state.series(Source(self._account.name, app.id, build.id))
+
+    def _take_in(self, app: App, build: Build | None, answer: Answer, room: int, report: CycleReport) -> None:
+        """Store what an answer brings, if it is news; `room` is how many series it may make."""
+        report.answers += 1
+        source = Source(self._account.name, app.id, build.id if build else "")
+        observed_at = int(answer.received_at * _SECOND)
+        resource = self._resource(app)
+        selection = Selection(self._collect.detail, self._collect.categories, self._collect.devices)
+        made_with = (__version__, resource, selection, room, build.number if build else "")
+        digest = hashlib.sha256(repr(made_with).encode() + answer.body).digest()
+        if self._state.digest(source) == digest:
+            self._state.touch(source, observed_at)
+            report.unchanged += 1
+            return
+        try:
+            payload = parse_metrics(decode(answer.body))
+        except AppStoreError as error:
+            error.where = f"account {self._account.name}, {app.bundle_id}"
+            raise
+        while True:
+            converted = convert(
+                payload,
+                selection,
+                observed_at=observed_at,
+                series_cap=room,
+                build=build.number if build else "",
+            )
+            gauges = encode(Resource(resource), SCOPE, converted.gauges)
+            if all(can_be_restamped(body, observed_at) for body in gauges):
+                break
+            observed_at += 1  # by a chance of 1 in 2^70, the bytes of this time stand somewhere else, too
+        self._store(source, app, digest, observed_at, converted, gauges, report)
+
+    def _store(
+        self,
+        source: Source,
+        app: App,
+        digest: bytes,
+        observed_at: int,
+        converted: Converted,
+        gauges: list[Body],
+        report: CycleReport,
+    ) -> None:
+        distributions, windows = owed(
+            converted.distributions, self._state.windows(source.account, source.app_id), observed_at
+        )
+        bodies = encode(Resource(self._resource(app)), SCOPE, distributions)
+        self._state.store(
+            source,
+            app.bundle_id,
+            digest,
+            observed_at,
+            converted.series.total(),
+            gauges=gauges,
+            owed=bodies,
+            owed_at=next((window.ended_at for window in windows.values()), observed_at),
+            windows=windows,
+            seen=[item.identity for item in converted.distributions],
+        )
+        report.points += sum(body.points for body in gauges)
+        report.distributions += sum(body.points for body in bodies)
+        report.series += converted.series
+        report.left_out += converted.left_out
+        report.capped += converted.capped
+        report.unknown_units |= converted.unknown_units
+        if converted.capped:
+            self._log.warning(
+                "cycle.series_cap_reached",
+                account=source.account,
+                app=app.bundle_id,
+                build=source.build_id or None,
+                cap=self._series_cap,
+                left_out=converted.capped.total(),
+                most=dict(converted.capped.most_common(5)),
+            )
+
+    def _resource(self, app: App) -> dict[str, str]:
+        attributes = {
+            "service.name": self._account.apps.service_name(app.bundle_id, app.id),
+            "appstore.app.id": app.id,
+            "appstore.app.name": clean_text(app.name),
+            "appstore.account": self._account.name,
+            "deployment.environment.name": self._account.environment,
+        }
+        return {key: value for key, value in attributes.items() if value}
+
+    def _defer(self, steps: Iterable[Step], report: CycleReport) -> None:
+        names = [str(step) for step in steps]
+        report.deferred += names
+        if names:
+            self._log.warning("cycle.deferred", account=self._account.name, waits_for_next_poll=names)
+
+
+_UNAVAILABLE_IN_A_ROW = 2  # each has cost minutes of retries already; the next poll goes on with the others

@@ -1,0 +1,138 @@
+"""`run --sandbox`: the whole service against the built-in other ends, told in words."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from exporter import settings
+from exporter.endpoint import open_sink
+from exporter.sandbox import Point, Sandbox
+from exporter.service import Exporter, run
+from exporter.state import State
+
+_SECTIONS_OF_THE_USER = ("PERFPOWER__COLLECT__", "PERFPOWER__LIMITS__", "PERFPOWER__HTTP__")
+_SCHEDULE = {
+    "PERFPOWER__SCHEDULE__POLL": "* * * * *",
+    "PERFPOWER__SCHEDULE__JITTER": "0",
+    "PERFPOWER__SCHEDULE__HEARTBEAT": "20s",
+}
+_OWN_ACCOUNT = """
+To see your own apps, with a key from App Store Connect → Users and Access → Integrations:
+
+  export ASC_ISSUER_ID=… ASC_KEY_ID=… ASC_PRIVATE_KEY_FILE=AuthKey_….p8
+  .venv/bin/perfpower-exporter check             what it can read, and how many series that makes
+  .venv/bin/perfpower-exporter once --dry-run    every point that would be sent
+  .venv/bin/perfpower-exporter run               to the Collector at OTEL_EXPORTER_OTLP_ENDPOINT,
+                                                 http://localhost:4318 unless set
+
+Ctrl-C ends this.
+"""
+
+
+def run_sandbox(environ: Mapping[str, str], stop: threading.Event) -> None:
+    """Run until `stop` is set; leaves nothing behind.
+
+    Args:
+        environ: the process's environment, of which the sections `collect`, `limits` and `http` are used.
+    """
+    with ExitStack() as opened:
+        sandbox = opened.enter_context(Sandbox())
+        folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="perfpower-sandbox-"))
+        chosen = {name: value for name, value in environ.items() if name.startswith(_SECTIONS_OF_THE_USER)}
+        configured = settings.load(
+            None,
+            {**_SCHEDULE, **chosen, **sandbox.environ(), "PERFPOWER_STATE": str(Path(folder) / "state.db")},
+        )
+        state = opened.enter_context(closing(State(configured.state.path)))
+        narrator = Narrator(sandbox)
+        exporter = Exporter(configured, state, open_sink(configured.otlp), log=narrator, stop=stop)
+        narrator.begin()
+        run(exporter, stop, narrator)
+
+
+class Narrator:
+    """Stands where the log stands, and says in sentences what happened."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._told_examples = False
+
+    def begin(self) -> None:
+        """What this is, before anything happens."""
+        click.echo(
+            "perfpower-exporter with a built-in App Store Connect and OTLP receiver: "
+            "nothing leaves this machine.\n\n"
+            f"  App Store Connect  {self._sandbox.appstore.url}  three apps; a day passes each minute\n"
+            f"  OTLP receiver      {self._sandbox.receiver.url}  takes the place of your Collector\n"
+        )
+
+    def debug(self, event: str, **fields: object) -> None:
+        """Heartbeats that went well are worth a line here, as they are all that happens between polls."""
+        if event == "delivery":
+            self.info(event, **fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        """One thing that happened."""
+        match event:
+            case "poll":
+                self._say(
+                    "polled",
+                    "{apps} apps with {requests} requests; {unchanged} of {answers} answers as before; "
+                    "{points} new points, {distributions} distributions, {series} series in them",
+                    fields,
+                )
+            case "delivery":
+                self._say("delivered", "{accepted} points in {requests} requests; {owed} items owed", fields)
+                if fields["accepted"] and not self._told_examples:
+                    self._tell_examples()
+            case "started":
+                self._say("started", "status page at {health}/", fields)
+            case "scheduled" | "stopping":
+                pass
+            case _:
+                self._say(event, ", ".join(f"{name} {{{name}}}" for name in fields), fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        """One thing that somebody should look at."""
+        self._say(event, ", ".join(f"{name} {{{name}}}" for name in fields), fields)
+
+    error = exception = warning
+
+    def _say(self, what: str, sentence: str, fields: Mapping[str, object]) -> None:
+        click.echo(f"{datetime.now():%H:%M:%S}  {what:<10} {sentence.format(**fields)}")
+
+    def _tell_examples(self) -> None:
+        self._told_examples = True
+        points = list(self._sandbox.receiver.latest().values())
+        click.echo("\nWhat the receiver got of launch time, all iPhones, p90 (seconds):\n")
+        for app, versions in _launch_times(points).items():
+            click.echo(f"  {app:<28}" + "".join(f"{version:>9}" for version in versions))
+            click.echo(f"  {'':<28}" + "".join(f"{value:>9.3f}" for value in versions.values()))
+        names = sorted({point.name for point in points if not point.name.startswith("appstore.exporter.")})
+        click.echo(f"\n… and {len(names)} metrics in all, {names[0]} to {names[-1]}.\n{_OWN_ACCOUNT}")
+
+
+def _launch_times(points: list[Point]) -> dict[str, dict[str, float]]:
+    """App → version → launch time, versions ascending."""
+    apps: dict[str, dict[str, float]] = {}
+    for point in sorted(points, key=lambda point: _version(point)):
+        of = point.attributes
+        if (
+            point.name == "appstore.launch.time"
+            and of["device"] == "all_iphones"
+            and of["percentile"] == "p90"
+        ):
+            versions = apps.setdefault(str(point.resource["service.name"]), {})
+            versions[str(of["version"])] = float(point.value or 0.0)
+    return apps
+
+
+def _version(point: Point) -> list[int]:
+    return [int(part) for part in str(point.attributes.get("version", "0")).split(".") if part.isdigit()]

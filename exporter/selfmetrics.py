@@ -1,0 +1,111 @@
+"""The exporter's own metrics, through the OpenTelemetry SDK to the endpoint that the App Store's go to.
+
+Counters are delta: neither Datadog's OTLP intake nor a restart gets along with cumulative ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from opentelemetry import metrics
+from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    MetricExporter,
+    PeriodicExportingMetricReader,
+)
+from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
+from opentelemetry.sdk.resources import Resource
+
+from exporter import __version__
+from exporter.convert.catalogue import OWN_METRICS
+
+if TYPE_CHECKING:
+    from exporter.cycle import CycleReport
+    from exporter.deliver import Delivery
+
+Observe = Callable[[], Iterable[tuple[float, dict[str, str]]]]
+
+_PREFIX = "appstore.exporter."
+_BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+DELTA: dict[type, AggregationTemporality] = {
+    Counter: AggregationTemporality.DELTA,
+    Histogram: AggregationTemporality.DELTA,
+}
+_OWN = {metric.name: metric for metric in OWN_METRICS}
+
+
+class SelfMetrics:
+    """Counts what the exporter does.
+
+    Args:
+        exporter: where to; None: nowhere.
+        interval: seconds between exports.
+        observe: the gauges: their name without prefix → what they are now, as (value, attributes).
+    """
+
+    def __init__(self, exporter: MetricExporter | None, interval: float, observe: dict[str, Observe]) -> None:
+        readers = [PeriodicExportingMetricReader(exporter, interval * 1000)] if exporter else []
+        # Without minimum and maximum: with one delivery they are equal, and Splunk drops such a histogram.
+        aggregation = ExplicitBucketHistogramAggregation(_BOUNDS, record_min_max=False)
+        self._provider = MeterProvider(
+            readers,
+            Resource({"service.name": "perfpower-exporter", "service.version": __version__}),
+            shutdown_on_exit=False,
+            views=[View(instrument_type=Histogram, aggregation=aggregation)],
+        )
+        self._meter = self._provider.get_meter("perfpower-exporter", __version__)
+        self._polls = self._counter("polls")
+        self._failures = self._counter("failures")
+        self._requests = self._counter("requests")
+        self._deferred = self._counter("deferred")
+        self._sent = self._counter("points.sent")
+        self._rejected = self._counter("points.rejected")
+        self._left_out = self._counter("points.left_out")
+        duration = _OWN[_PREFIX + "delivery.duration"]
+        self._duration = self._meter.create_histogram(duration.name, duration.unit, duration.description)
+        for name, callback in observe.items():
+            self._gauge(name, callback)
+
+    def request(self, account: str, endpoint: str, status: int | None) -> None:
+        """An attempt to ask App Store Connect something; `status` is None when no answer came."""
+        self._requests.add(
+            1, {"account": account, "endpoint": endpoint, "status": str(status) if status else "none"}
+        )
+
+    def polled(self, report: CycleReport) -> None:
+        """An account was polled."""
+        account = {"account": report.account}
+        self._polls.add(1, account | {"outcome": report.outcome})
+        self._deferred.add(len(report.deferred), account)
+        for error in report.failures:
+            self._failures.add(1, account | {"reason": error.reason})
+        for reason, count in report.left_out.items():
+            self._left_out.add(count, account | {"reason": reason})
+
+    def delivered(self, delivery: Delivery) -> None:
+        """A pass over what is to be sent has ended."""
+        self._sent.add(delivery.accepted)
+        self._rejected.add(delivery.rejected + delivery.given_up)
+        self._duration.record(delivery.seconds, {"outcome": delivery.outcome})
+
+    def flush(self) -> None:
+        """Send what was counted, now; tries for a few seconds at the most."""
+        self._provider.force_flush(5_000)
+
+    def close(self) -> None:
+        """Send the rest and stop."""
+        self._provider.shutdown(5_000)
+
+    def _counter(self, name: str) -> metrics.Counter:
+        metric = _OWN[_PREFIX + name]
+        return self._meter.create_counter(metric.name, metric.unit, metric.description)
+
+    def _gauge(self, name: str, observe: Observe) -> None:
+        def callback(_options: CallbackOptions) -> Iterable[Observation]:
+            return [Observation(value, attributes) for value, attributes in observe()]
+
+        metric = _OWN[_PREFIX + name]
+        self._meter.create_observable_gauge(metric.name, [callback], metric.unit, metric.description)

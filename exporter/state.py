@@ -1,0 +1,418 @@
+"""What must survive a restart: one SQLite file, one process, one connection that threads share.
+
+source      one row per answer of App Store Connect (an app's metrics, or a build's): when, and a digest
+snapshot    the newest gauges, encoded; re-sent at every heartbeat
+outbox      what is owed once: distributions; a row goes when the endpoint acknowledged it
+window      what was last sent of a distribution, and when its window ended
+request     the requests that a key made in the last hour
+run         the last poll of each account
+
+Times are nanoseconds since the epoch, but for `request` and `run`, which are in seconds. What one answer
+brings is stored in one transaction: a kill at any instruction leaves either all of it or nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from exporter.convert.distributions import Window
+from exporter.errors import StateError
+from exporter.otlp.encode import Body
+
+_HOUR = 3600.0
+_FORGET_WINDOWS = 90 * 24 * 3600 * 10**9  # a series not seen for 90 days starts anew
+
+# Each migration runs once, in the transaction that also records it. Never change one that was released.
+_MIGRATIONS = (
+    (
+        "first",
+        """
+        CREATE TABLE source (
+            account TEXT NOT NULL, app_id TEXT NOT NULL, bundle_id TEXT NOT NULL, build_id TEXT NOT NULL,
+            digest BLOB NOT NULL, observed_at INTEGER NOT NULL, series INTEGER NOT NULL,
+            PRIMARY KEY (account, app_id, build_id)
+        ) WITHOUT ROWID;
+        CREATE TABLE snapshot (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            account TEXT NOT NULL, app_id TEXT NOT NULL, build_id TEXT NOT NULL,
+            stamp INTEGER NOT NULL, sent INTEGER NOT NULL, points INTEGER NOT NULL, body BLOB NOT NULL
+        );
+        CREATE INDEX snapshot_source ON snapshot (account, app_id, build_id);
+        CREATE TABLE outbox (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            account TEXT NOT NULL, app_id TEXT NOT NULL,
+            stamp INTEGER NOT NULL, points INTEGER NOT NULL, body BLOB NOT NULL
+        );
+        CREATE TABLE window (
+            account TEXT NOT NULL, app_id TEXT NOT NULL, series BLOB NOT NULL,
+            content BLOB NOT NULL, ended_at INTEGER NOT NULL, seen_at INTEGER NOT NULL,
+            PRIMARY KEY (account, app_id, series)
+        ) WITHOUT ROWID;
+        CREATE TABLE request (key_id TEXT NOT NULL, at REAL NOT NULL);
+        CREATE INDEX request_key ON request (key_id, at);
+        CREATE TABLE run (
+            account TEXT PRIMARY KEY, at REAL NOT NULL, settings BLOB NOT NULL
+        ) WITHOUT ROWID;
+        """,
+    ),
+)
+
+
+class Source(NamedTuple):
+    """Where an answer belongs; `build_id` is empty for the app's own metrics."""
+
+    account: str
+    app_id: str
+    build_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """When a source last answered (ns), and how many series that made."""
+
+    source: Source
+    bundle_id: str
+    observed_at: int
+    series: int
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A stored body: a row of the outbox or of the snapshot. `sent` is always False in the outbox."""
+
+    id: int
+    table: str
+    source: Source
+    stamp: int
+    sent: bool
+    body: Body
+
+
+class State:
+    """The state file, opened for this process alone.
+
+    Args:
+        path: the file; its folder is made if it is missing. None: in memory, for a dry run.
+
+    Raises:
+        StateError: the file cannot be used: not writable, damaged, from a newer version, or in use.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._lock = threading.RLock()
+        self._lock_file = _lock_file(path) if path else None
+        try:
+            with self._errors():
+                self._db = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = FULL")
+                self._migrate()
+        except StateError:
+            self._release()
+            raise
+
+    def close(self) -> None:
+        """Close the file; further calls fail."""
+        with self._lock:
+            self._db.close()
+            self._release()
+
+    # What App Store Connect answered
+
+    def digest(self, source: Source) -> bytes | None:
+        """The digest that came with the last good answer of a source."""
+        rows = self._rows("SELECT digest FROM source WHERE (account, app_id, build_id) = (?, ?, ?)", *source)
+        return bytes(rows[0][0]) if rows else None
+
+    def answered(self) -> list[Answered]:
+        """All sources that ever answered and are still wanted."""
+        rows = self._rows("SELECT account, app_id, build_id, bundle_id, observed_at, series FROM source")
+        return [Answered(Source(*row[:3]), *row[3:]) for row in rows]
+
+    def series(self, source: Source) -> int:
+        """How many series the last good answer of a source made."""
+        rows = self._rows("SELECT series FROM source WHERE (account, app_id, build_id) = (?, ?, ?)", *source)
+        return int(rows[0][0]) if rows else 0
+
+    def windows(self, account: str, app_id: str) -> dict[bytes, Window]:
+        """What was last sent of each distribution of an app, by its identity."""
+        rows = self._rows(
+            "SELECT series, content, ended_at FROM window WHERE (account, app_id) = (?, ?)", account, app_id
+        )
+        return {bytes(series): Window(bytes(content), ended_at) for series, content, ended_at in rows}
+
+    def touch(self, source: Source, observed_at: int) -> None:
+        """A source gave the same answer again, now."""
+        with self._transaction() as execute:
+            execute(
+                "UPDATE source SET observed_at = ? WHERE (account, app_id, build_id) = (?, ?, ?)",
+                observed_at,
+                *source,
+            )
+
+    def store(
+        self,
+        source: Source,
+        bundle_id: str,
+        digest: bytes,
+        observed_at: int,
+        series: int,
+        *,
+        gauges: Iterable[Body],
+        owed: Iterable[Body],
+        owed_at: int,
+        windows: Mapping[bytes, Window],
+        seen: Iterable[bytes],
+    ) -> None:
+        """All that one answer brings, in one transaction.
+
+        Args:
+            gauges: replace the source's snapshot; dated `observed_at`.
+            owed: go to the outbox; their windows end at `owed_at`.
+            windows: of the distributions in `owed`.
+            seen: the identities of all distributions in the answer; those long unseen are forgotten.
+        """
+        app = source[:2]
+        with self._transaction() as execute:
+            execute("DELETE FROM snapshot WHERE (account, app_id, build_id) = (?, ?, ?)", *source)
+            for body in gauges:
+                execute(
+                    "INSERT INTO snapshot (account, app_id, build_id, stamp, sent, points, body)"
+                    " VALUES (?, ?, ?, ?, 0, ?, ?)",
+                    *source,
+                    observed_at,
+                    body.points,
+                    body.data,
+                )
+            for body in owed:
+                execute(
+                    "INSERT INTO outbox (account, app_id, stamp, points, body) VALUES (?, ?, ?, ?, ?)",
+                    *app,
+                    owed_at,
+                    body.points,
+                    body.data,
+                )
+            for identity, window in windows.items():
+                execute("INSERT OR REPLACE INTO window VALUES (?, ?, ?, ?, ?, ?)", *app, identity, *window, 0)
+            for identity in seen:
+                execute(
+                    "UPDATE window SET seen_at = ? WHERE (account, app_id, series) = (?, ?, ?)",
+                    observed_at,
+                    *app,
+                    identity,
+                )
+            execute("DELETE FROM window WHERE seen_at < ?", observed_at - _FORGET_WINDOWS)
+            execute(
+                "INSERT OR REPLACE INTO source VALUES (?, ?, ?, ?, ?, ?, ?)",
+                source.account,
+                source.app_id,
+                bundle_id,
+                source.build_id,
+                digest,
+                observed_at,
+                series,
+            )
+
+    def keep_only(self, wanted: Callable[[Answered], bool]) -> int:
+        """Forget sources that are no longer wanted; gives their number. What they still owe stays owed."""
+        unwanted = [answered.source for answered in self.answered() if not wanted(answered)]
+        with self._transaction() as execute:
+            for source in unwanted:
+                for table in ("source", "snapshot"):
+                    execute(f"DELETE FROM {table} WHERE (account, app_id, build_id) = (?, ?, ?)", *source)  # noqa: S608
+        return len(unwanted)
+
+    # What is to be delivered
+
+    def outbox(self) -> Iterator[Item]:
+        """What is owed, oldest first; read one by one, so that a long outbox does not fill the memory."""
+        return self._items("outbox", "account, app_id, '', stamp, 0")
+
+    def snapshot(self) -> Iterator[Item]:
+        """The newest gauges of all sources."""
+        return self._items("snapshot", "account, app_id, build_id, stamp, sent")
+
+    def acknowledge(self, items: Iterable[Item]) -> None:
+        """The endpoint took these: outbox rows go, snapshot rows are no longer new."""
+        with self._transaction() as execute:
+            for item in items:
+                if item.table == "outbox":
+                    execute("DELETE FROM outbox WHERE id = ?", item.id)
+                elif not item.sent:
+                    execute("UPDATE snapshot SET sent = 1 WHERE id = ?", item.id)
+
+    def replace_body(self, item: Item, body: Body) -> None:
+        """A stored body without the points that the endpoint will never take; without any, it goes."""
+        with self._transaction() as execute:
+            if not body.points:
+                execute(f"DELETE FROM {item.table} WHERE id = ?", item.id)  # noqa: S608
+            execute(
+                f"UPDATE {item.table} SET body = ?, points = ? WHERE id = ?",  # noqa: S608
+                body.data,
+                body.points,
+                item.id,
+            )
+
+    def outbox_depth(self) -> int:
+        """How many items are owed."""
+        return int(self._rows("SELECT count(*) FROM outbox")[0][0])
+
+    def owed_since(self) -> list[tuple[str, str, list[int]]]:
+        """(account, app id, the ends of the windows owed, ascending) for each app that is owed something."""
+        owed: dict[tuple[str, str], list[int]] = {}
+        for account, app_id, stamp in self._rows(
+            "SELECT DISTINCT account, app_id, stamp FROM outbox ORDER BY stamp"
+        ):
+            owed.setdefault((account, app_id), []).append(stamp)
+        return [(*app, stamps) for app, stamps in owed.items()]
+
+    def move_windows(
+        self, account: str, app_id: str, times: Mapping[int, int], restamp: Callable[[Body], Body]
+    ) -> None:
+        """Give what an app is owed new times: old end → new end, bodies by `restamp`."""
+        with self._transaction() as execute:
+            rows = execute(
+                "SELECT id, stamp, points, body FROM outbox WHERE (account, app_id) = (?, ?)", account, app_id
+            ).fetchall()
+            for row_id, stamp, points, body in rows:
+                data = restamp(Body(bytes(body), points)).data
+                execute("UPDATE outbox SET stamp = ?, body = ? WHERE id = ?", times[stamp], data, row_id)
+            for old, new in sorted(times.items(), reverse=True):  # later first: none is moved twice
+                execute(
+                    "UPDATE window SET ended_at = ? WHERE (account, app_id, ended_at) = (?, ?, ?)",
+                    new,
+                    account,
+                    app_id,
+                    old,
+                )
+
+    # Requests and runs
+
+    def add_request(self, key_id: str, at: float) -> None:
+        """A request is about to be sent with this key."""
+        with self._transaction() as execute:
+            execute("DELETE FROM request WHERE at < ?", at - _HOUR)
+            execute("INSERT INTO request VALUES (?, ?)", key_id, at)
+
+    def requests(self, key_id: str, since: float) -> list[float]:
+        """When requests were sent with this key, ascending."""
+        rows = self._rows("SELECT at FROM request WHERE key_id = ? AND at >= ? ORDER BY at", key_id, since)
+        return [at for (at,) in rows]
+
+    def finish_run(self, account: str, at: float, settings: bytes) -> None:
+        """An account was polled, with settings of this digest."""
+        with self._transaction() as execute:
+            execute("INSERT OR REPLACE INTO run VALUES (?, ?, ?)", account, at, settings)
+
+    def last_run(self, account: str) -> tuple[float, bytes] | None:
+        """When an account was last polled, and the digest of the settings then."""
+        rows = self._rows("SELECT at, settings FROM run WHERE account = ?", account)
+        return (rows[0][0], bytes(rows[0][1])) if rows else None
+
+    # SQLite
+
+    def _items(self, table: str, columns: str) -> Iterator[Item]:
+        ids = [row_id for (row_id,) in self._rows(f"SELECT id FROM {table} ORDER BY id")]  # noqa: S608
+        for row_id in ids:
+            query = f"SELECT {columns}, body, points FROM {table} WHERE id = ?"  # noqa: S608
+            for account, app_id, build_id, stamp, sent, body, points in self._rows(query, row_id):
+                source = Source(account, app_id, build_id)
+                yield Item(row_id, table, source, stamp, bool(sent), Body(bytes(body), points))
+
+    def _rows(self, query: str, *values: object) -> list[Any]:
+        with self._lock, self._errors():
+            return self._db.execute(query, values).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
+        with self._lock, self._errors():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield lambda query, *values: self._db.execute(query, values)
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _migrate(self) -> None:
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS migration (number INTEGER PRIMARY KEY, name TEXT NOT NULL)"
+        )
+        done = self._db.execute("SELECT count(*) FROM migration").fetchone()[0]
+        if done > len(_MIGRATIONS):
+            raise StateError(
+                "the file was written by a newer version of perfpower-exporter",
+                remedy="Use that version again, or another state file.",
+                where=str(self._path),
+            )
+        for number, (name, script) in enumerate(_MIGRATIONS[done:], start=done + 1):
+            self._db.executescript(
+                f"BEGIN IMMEDIATE; {script}; INSERT INTO migration VALUES ({number}, '{name}'); COMMIT;"  # noqa: S608
+            )
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StateError(
+                f"the state file cannot be used ({error})",
+                remedy="Check that its folder is writable and the disk not full. If it is damaged, move "
+                "it away: the next poll fills a new one; only what was not delivered yet is lost.",
+                where=str(self._path or "state in memory"),
+            ) from error
+
+    def _release(self) -> None:
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
+
+
+def recent_requests(path: Path, key_id: str, since: float) -> list[float]:
+    """The requests that an exporter made with a key, without writing to its state file.
+
+    None are known where there is no file, or where it cannot be read.
+    """
+    if not path.is_file():
+        return []
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+            query = "SELECT at FROM request WHERE key_id = ? AND at >= ? ORDER BY at"
+            return [at for (at,) in db.execute(query, (key_id, since))]
+    except sqlite3.Error:
+        return []
+
+
+def _lock_file(path: Path) -> int:
+    """An exclusive lock beside the file: two exporters on one state file would send everything twice."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(
+            path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+    except OSError as error:
+        raise StateError(
+            f"the state file cannot be made ({error.strerror})",
+            remedy="Give a folder that the exporter may write to: state.path, or PERFPOWER_STATE.",
+            where=str(path),
+        ) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise StateError(
+            "another exporter is using this state file",
+            remedy="Stop it first, or give this one a state file of its own: state.path, or PERFPOWER_STATE.",
+            where=str(path),
+        ) from None
+    return descriptor

@@ -1,0 +1,134 @@
+"""How the exporter is doing: written by the service, read by the health listener and the own metrics."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+from exporter.cycle import CycleReport
+from exporter.deliver import Delivery
+from exporter.errors import ExporterError
+from exporter.settings import Settings
+from exporter.state import Answered, State
+
+_MISSED_HEARTBEATS = 3
+_LONGEST_PASS = 300.0  # seconds that a delivery may take without the process counting as stuck
+
+
+class Status:
+    """What happened last. Holds no secrets: names, numbers, times, and errors made for people.
+
+    Args:
+        clock: epoch seconds.
+    """
+
+    def __init__(self, settings: Settings, state: State, clock: Callable[[], float]) -> None:
+        self._settings = settings
+        self._state = state
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._started = clock()
+        self._beat = time.monotonic()
+        self._reports: dict[str, CycleReport] = {}
+        self._broken = ""
+        self._units: set[str] = set()
+        self.delivery: Delivery | None = None
+
+    def polled(self, report: CycleReport) -> None:
+        """An account was polled."""
+        with self._lock:
+            self._reports[report.account] = report
+
+    def reports(self) -> list[CycleReport]:
+        """The last poll of each account that was polled."""
+        with self._lock:
+            return list(self._reports.values())
+
+    def delivered(self, delivery: Delivery) -> None:
+        """A pass over what is to be sent has ended."""
+        with self._lock:
+            self.delivery = delivery
+            self._beat = time.monotonic()
+            self._broken = ""
+
+    def broken(self, error: Exception) -> None:
+        """A poll or a delivery could not be done at all, such as when the state file is not writable."""
+        text = str(error) if isinstance(error, ExporterError) else f"a bug: {type(error).__name__}"
+        with self._lock:
+            self._broken = text
+
+    def new_units(self, report: CycleReport) -> set[str]:
+        """The unknown units of a report that were not seen since the start."""
+        with self._lock:
+            new = report.unknown_units - self._units
+            self._units |= new
+            return new
+
+    def data_age(self) -> Iterator[tuple[float, dict[str, str]]]:
+        """Seconds since App Store Connect last answered, for each app."""
+        for answered in self._apps():
+            age = self._clock() - answered.observed_at / 1e9
+            yield max(0.0, age), {"account": answered.source.account, "app": answered.bundle_id}
+
+    def not_alive(self) -> list[str]:
+        """Why the process should be restarted; empty while heartbeats come."""
+        silent = time.monotonic() - self._beat
+        allowed = _MISSED_HEARTBEATS * self._settings.schedule.heartbeat + _LONGEST_PASS
+        return [f"no heartbeat for {silent:.0f} s"] if silent > allowed else []
+
+    def not_ready(self) -> list[str]:
+        """Why somebody should look; empty when data comes in and goes out."""
+        with self._lock:
+            reports, delivery, broken = dict(self._reports), self.delivery, self._broken
+        reasons = [broken] if broken else []
+        for account in self._settings.accounts:
+            report = reports.get(account.name)
+            if report and report.failures:
+                reasons += [str(error) for error in report.failures]
+            elif not report and not self._state.last_run(account.name):
+                reasons.append(f"account {account.name}: not polled yet")
+        if delivery is None:
+            reasons.append("nothing was delivered yet")
+        elif not delivery.complete:
+            reasons.append(f"delivery: {delivery.problem}")
+        return reasons
+
+    def lines(self) -> Iterator[str]:
+        """The status page, as text."""
+        now = self._clock()
+        reasons = self.not_ready()
+        yield "perfpower-exporter: " + ("ok" if not reasons else "needs attention")
+        for reason in reasons:
+            yield f"  ! {reason}"
+        yield f"running since {_moment(self._started)}"
+        with self._lock:
+            reports, delivery = dict(self._reports), self.delivery
+        for account in self._settings.accounts:
+            report = reports.get(account.name)
+            yield ""
+            yield f"account {account.name}: " + (
+                f"last poll {report.outcome}, {report.requests} requests, {report.unchanged} of "
+                f"{report.answers} answers unchanged, {len(report.deferred)} deferred"
+                if report
+                else "no poll since the start"
+            )
+            for answered in self._apps():
+                if answered.source.account == account.name:
+                    age = (now - answered.observed_at / 1e9) / 60
+                    series = f"{answered.series:>6} series"
+                    yield f"  {answered.bundle_id:<48} {series}, answered {age:.0f} min ago"
+        yield ""
+        if delivery:
+            yield (
+                f"last delivery {delivery.outcome}: {delivery.accepted} points accepted, "
+                f"{delivery.rejected} rejected, {delivery.given_up} given up, {delivery.owed} items owed"
+            )
+
+    def _apps(self) -> list[Answered]:
+        return [answered for answered in self._state.answered() if not answered.source.build_id]
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
