@@ -78,17 +78,18 @@ def _account(exporter: Exporter, account: Account) -> Iterator[Finding]:
             + (f"; put off: {', '.join(report.deferred)}" if report.deferred else ""),
         )
     if report.answers:
-        yield Finding(not report.capped, _series(report, exporter.settings.limits.series_per_app))
+        yield Finding(True, _series(report, exporter.settings.limits.series_per_app))
 
 
 def _series(report: CycleReport, cap: int) -> str:
-    text = f"account {report.account}: {report.series.total()} series"
+    lines = [f"account {report.account}: {report.series.total()} series"]
+    lines += [f"    {count:>7}  {app}" for app, count in sorted(report.series_by_app.items())]
     if report.capped:
-        text += (
-            f", {report.capped.total()} left out by limits.series_per_app ({cap}). "
-            "Raise it, or choose less in collect"
+        lines.append(
+            f"  {report.capped.total()} more would be, but for limits.series_per_app ({cap}): raise it, or "
+            "choose less in collect"
         )
-    return "\n".join([text + ":", *series_table(report.series, report.capped)])
+    return "\n".join([*lines, "  by metric:", *series_table(report.series, report.capped)])
 
 
 def series_table(series: Counter[str], capped: Counter[str]) -> list[str]:

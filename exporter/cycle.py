@@ -45,7 +45,7 @@ _SECOND = 1_000_000_000
 class CycleReport:
     """What one poll did; the counts are of this poll alone.
 
-    `unchanged` counts answers equal to the last ones: nothing about them is converted again, so they add
+    `series` is by metric, `series_by_app` by bundle id. `unchanged` counts answers equal to the last ones: nothing about them is converted again, so they add
     nothing to `points`, `left_out` and `capped`. `deferred` names what has to wait for the next poll.
     """
 
@@ -57,6 +57,7 @@ class CycleReport:
     points: int = 0
     distributions: int = 0
     series: Counter[str] = field(default_factory=Counter)
+    series_by_app: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     capped: Counter[str] = field(default_factory=Counter)
     unknown_units: set[str] = field(default_factory=set)
@@ -257,6 +258,7 @@ class Cycle:
         report.points += sum(body.points for body in gauges)
         report.distributions += sum(body.points for body in bodies)
         report.series += converted.series
+        report.series_by_app[app.bundle_id] += converted.series.total()
         report.left_out += converted.left_out
         report.capped += converted.capped
         report.unknown_units |= converted.unknown_units

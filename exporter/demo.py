@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from exporter import settings
+from exporter import logs, settings
 from exporter.endpoint import open_sink
 from exporter.sandbox import Point, Sandbox
 from exporter.service import Exporter, run
@@ -46,6 +46,7 @@ def run_sandbox(environ: Mapping[str, str], stop: threading.Event) -> None:
         sandbox = opened.enter_context(Sandbox())
         folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="perfpower-sandbox-"))
         chosen = {name: value for name, value in environ.items() if name.startswith(_SECTIONS_OF_THE_USER)}
+        logs.configure("critical", "console")  # libraries have nothing to say here that the narrator does not
         configured = settings.load(
             None,
             {**_SCHEDULE, **chosen, **sandbox.environ(), "PERFPOWER_STATE": str(Path(folder) / "state.db")},
@@ -96,12 +97,19 @@ class Narrator:
                 self._say("started", "status page at {health}/", fields)
             case "scheduled" | "stopping":
                 pass
+            case "stopped":
+                self._say("stopped", "{owed} items owed", fields)
             case _:
                 self._say(event, ", ".join(f"{name} {{{name}}}" for name in fields), fields)
 
     def warning(self, event: str, **fields: object) -> None:
         """One thing that somebody should look at."""
-        self._say(event, ", ".join(f"{name} {{{name}}}" for name in fields), fields)
+        if event == "cycle.series_cap_reached":
+            self._say(
+                "held back", "{left_out} series of {app}, the least important beyond {cap} an app", fields
+            )
+        else:
+            self._say(event, ", ".join(f"{name} {{{name}}}" for name in fields), fields)
 
     error = exception = warning
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from typing import Any, Literal
 
 import structlog
@@ -24,8 +25,8 @@ def configure(level: str, form: Literal["auto", "json", "console"]) -> Any:
     structlog.configure(
         processors=[
             *shared,
-            structlog.processors.EventRenamer("event"),
             structlog.processors.format_exc_info,
+            _heading_first,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
@@ -37,3 +38,9 @@ def configure(level: str, form: Literal["auto", "json", "console"]) -> Any:
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     return structlog.get_logger()
+
+
+def _heading_first(_logger: Any, _method: str, fields: MutableMapping[str, Any]) -> dict[str, Any]:
+    """When, how bad and what before the details, whatever order they were added in; nothing that is None."""
+    heading = {key: fields.pop(key) for key in ("timestamp", "level", "event") if key in fields}
+    return heading | {key: value for key, value in fields.items() if value is not None}

@@ -1,6 +1,8 @@
 """The exporter's own metrics, through the OpenTelemetry SDK to the endpoint that the App Store's go to.
 
-Counters are delta: neither Datadog's OTLP intake nor a restart gets along with cumulative ones.
+Counters are delta: neither Datadog's OTLP intake nor a restart gets along with cumulative ones. There is no
+histogram among them: with a single value its minimum equals its maximum, and Splunk drops it; told to record
+neither, the SDK (1.45) sends infinities.
 """
 
 from __future__ import annotations
@@ -10,13 +12,12 @@ from typing import TYPE_CHECKING
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
-from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
+from opentelemetry.sdk.metrics import Counter, MeterProvider
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
     MetricExporter,
     PeriodicExportingMetricReader,
 )
-from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from opentelemetry.sdk.resources import Resource
 
 from exporter import __version__
@@ -29,11 +30,7 @@ if TYPE_CHECKING:
 Observe = Callable[[], Iterable[tuple[float, dict[str, str]]]]
 
 _PREFIX = "appstore.exporter."
-_BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-DELTA: dict[type, AggregationTemporality] = {
-    Counter: AggregationTemporality.DELTA,
-    Histogram: AggregationTemporality.DELTA,
-}
+DELTA: dict[type, AggregationTemporality] = {Counter: AggregationTemporality.DELTA}
 _OWN = {metric.name: metric for metric in OWN_METRICS}
 
 
@@ -48,13 +45,10 @@ class SelfMetrics:
 
     def __init__(self, exporter: MetricExporter | None, interval: float, observe: dict[str, Observe]) -> None:
         readers = [PeriodicExportingMetricReader(exporter, interval * 1000)] if exporter else []
-        # Without minimum and maximum: with one delivery they are equal, and Splunk drops such a histogram.
-        aggregation = ExplicitBucketHistogramAggregation(_BOUNDS, record_min_max=False)
         self._provider = MeterProvider(
             readers,
             Resource({"service.name": "perfpower-exporter", "service.version": __version__}),
             shutdown_on_exit=False,
-            views=[View(instrument_type=Histogram, aggregation=aggregation)],
         )
         self._meter = self._provider.get_meter("perfpower-exporter", __version__)
         self._polls = self._counter("polls")
@@ -64,8 +58,6 @@ class SelfMetrics:
         self._sent = self._counter("points.sent")
         self._rejected = self._counter("points.rejected")
         self._left_out = self._counter("points.left_out")
-        duration = _OWN[_PREFIX + "delivery.duration"]
-        self._duration = self._meter.create_histogram(duration.name, duration.unit, duration.description)
         for name, callback in observe.items():
             self._gauge(name, callback)
 
@@ -89,7 +81,6 @@ class SelfMetrics:
         """A pass over what is to be sent has ended."""
         self._sent.add(delivery.accepted)
         self._rejected.add(delivery.rejected + delivery.given_up)
-        self._duration.record(delivery.seconds, {"outcome": delivery.outcome})
 
     def flush(self) -> None:
         """Send what was counted, now; tries for a few seconds at the most."""

@@ -89,6 +89,7 @@ class Exporter:
                 "rate_limit.used": lambda: self._quota_gauge(lambda quota: quota.used(clock())),
                 "data.age": self.status.data_age,
                 "outbox.depth": lambda: [(state.outbox_depth(), {})],
+                "delivery.duration": self.status.delivery_duration,
             },
         )
         state.keep_only(self._is_wanted)

@@ -72,6 +72,11 @@ class Status:
             age = self._clock() - answered.observed_at / 1e9
             yield max(0.0, age), {"account": answered.source.account, "app": answered.bundle_id}
 
+    def delivery_duration(self) -> Iterator[tuple[float, dict[str, str]]]:
+        """Seconds that the last delivery took, once there was one."""
+        if self.delivery:
+            yield self.delivery.seconds, {}
+
     def not_alive(self) -> list[str]:
         """Why the process should be restarted; empty while heartbeats come."""
         silent = time.monotonic() - self._beat

@@ -75,8 +75,12 @@ APPLE_METRICS: tuple[AppleMetric, ...] = (
     AppleMetric("BATTERY", "batteryUsage", "%", "Share of the battery that the app used, per day"),
     AppleMetric("BATTERY", "onScreen", "%", "Share of the battery that the app used while on screen"),
     AppleMetric("BATTERY", "background", "%", "Share of the battery that the app used in the background"),
-    AppleMetric("TERMINATION", "onScreen", "", "Terminations by the system while the app was on screen"),
-    AppleMetric("TERMINATION", "background", "", "Terminations by the system while in the background"),
+    AppleMetric(
+        "TERMINATION", "onScreen", "{termination}/d", "Terminations by the system while the app was on screen"
+    ),
+    AppleMetric(
+        "TERMINATION", "background", "{termination}/d", "Terminations by the system while in the background"
+    ),
     AppleMetric("ANIMATION", "scrollHitchRate", "%", "Share of scrolling time in which frames came late"),
 )
 _KNOWN = {(metric.category, metric.identifier): metric for metric in APPLE_METRICS}
@@ -161,9 +165,8 @@ OWN_METRICS: tuple[OwnMetric, ...] = (
     OwnMetric(
         "appstore.exporter.delivery.duration",
         "s",
-        "Time one delivery took, from the first request to the last answer",
-        "histogram",
-        ("outcome",),
+        "Time the last delivery took, from the first request to the last answer",
+        "gauge",
     ),
 )
 

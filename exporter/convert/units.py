@@ -48,6 +48,10 @@ _SCALES: dict[str, Unit] = {
     **dict.fromkeys(("mib", "mebibyte", "mebibytes"), Unit("By", multiply=2.0**20)),
     **dict.fromkeys(("gib", "gibibyte", "gibibytes"), Unit("By", multiply=2.0**30)),
     **dict.fromkeys(("%", "percent", "percentage", "pct"), Unit("%")),
+    **dict.fromkeys(("hang", "hangs"), Unit("{hang}")),
+    **dict.fromkeys(("hitch", "hitches"), Unit("{hitch}")),
+    **dict.fromkeys(("launch", "launches"), Unit("{launch}")),
+    **dict.fromkeys(("termination", "terminations"), Unit("{termination}")),
 }
 _PER: dict[str, str] = {
     **dict.fromkeys(("s", "sec", "second"), "s"),

@@ -167,7 +167,7 @@ METRICS = (
     MetricKind("MEMORY", "memoryAtSuspension", _MEGABYTES, 118.0, 1.5, -0.2),
     MetricKind("DISK", "diskWrites", ("megabytes/day", "MB/day"), 95.0, 3.2, 0.1, (200, 500)),
     MetricKind("BATTERY", "batteryUsage", _PERCENTAGE, 3.4, 2.4, 0.5, (6, 12), _SUBSYSTEMS),
-    MetricKind("BATTERY", "onScreen", _PERCENTAGE, 2.5, 2.2, 0.5, subsystems=_SUBSYSTEMS),
+    MetricKind("BATTERY", "onScreen", _PERCENTAGE, 2.5, 2.2, 0.5),
     MetricKind("BATTERY", "background", _PERCENTAGE, 0.7, 3.0, 0.3),
     MetricKind("TERMINATION", "onScreen", _TERMINATIONS, 0.03, 2.4, 0.8),
     MetricKind("TERMINATION", "background", _TERMINATIONS, 0.9, 2.1, 0.6),
