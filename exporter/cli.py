@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -105,12 +104,12 @@ def check(ctx: click.Context, config: Path | None) -> None:
 
     Nothing is written or pushed. Asks App Store Connect what one poll would ask.
     """
-    from exporter.check import check as look
+    from exporter import check as checks
     from exporter.endpoint import open_sink
 
     settings, log = _configured(config, level="critical")
     good = True
-    for finding in look(settings, open_sink(settings.otlp), log):
+    for finding in checks.check(settings, open_sink(settings.otlp), log):
         click.echo(str(finding))
         good &= finding.good
     ctx.exit(0 if good else 1)
@@ -138,12 +137,8 @@ def _configured(config: Path | None, level: str = "") -> tuple[Any, Any]:
     from exporter import logs
     from exporter.settings import load
 
-    settings = load(config, _environment())
+    settings = load(config, os.environ)
     return settings, logs.configure(level or settings.log.level, settings.log.format)
-
-
-def _environment() -> Mapping[str, str]:
-    return os.environ
 
 
 def _dry_run(settings: Any, log: Any) -> int:
@@ -155,8 +150,11 @@ def _dry_run(settings: Any, log: Any) -> int:
     with closing(exporter.state), closing(exporter):
         status = service.once(exporter)
         reports = exporter.status.reports()
-        series = sum((report.series for report in reports), Counter[str]())
-        capped = sum((report.capped for report in reports), Counter[str]())
+        series: Counter[str] = Counter()
+        capped: Counter[str] = Counter()
+        for report in reports:
+            series += report.series
+            capped += report.capped
         click.echo(f"\n{series.total()} series would be sent:")
         click.echo("\n".join(series_table(series, capped)))
         for report in reports:

@@ -45,8 +45,9 @@ _SECOND = 1_000_000_000
 class CycleReport:
     """What one poll did; the counts are of this poll alone.
 
-    `series` is by metric, `series_by_app` by bundle id. `unchanged` counts answers equal to the last ones: nothing about them is converted again, so they add
-    nothing to `points`, `left_out` and `capped`. `deferred` names what has to wait for the next poll.
+    `series` is by metric, `series_by_app` by bundle id. `unchanged` counts answers equal to the last ones:
+    nothing about them is converted again, so they add nothing to points, series, `left_out` and `capped`.
+    `deferred` names what has to wait for the next poll.
     """
 
     account: str
