@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections import Counter
 from contextlib import closing
@@ -136,8 +137,10 @@ def sandbox() -> None:
 def _configured(config: Path | None, level: str = "") -> tuple[Any, Any]:
     from exporter import logs
     from exporter.settings import load
+    from exporter.tuning import calm_garbage_collector
 
     settings = load(config, os.environ)
+    calm_garbage_collector()
     return settings, logs.configure(level or settings.log.level, settings.log.format)
 
 
@@ -146,7 +149,7 @@ def _dry_run(settings: Any, log: Any) -> int:
     from exporter.check import rehearse, series_table
     from exporter.otlp.sink import ConsoleSink
 
-    exporter = rehearse(settings, ConsoleSink(click.get_text_stream("stdout")), log)
+    exporter = rehearse(settings, ConsoleSink(sys.stdout), log)
     with closing(exporter.state), closing(exporter):
         status = service.once(exporter)
         reports = exporter.status.reports()
