@@ -19,7 +19,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from exporter import __version__
 from exporter.appstore.client import Answer, AppStoreClient
 from exporter.appstore.jsonapi import App, Build
-from exporter.appstore.payloads import clean_text, decode, parse_metrics
+from exporter.appstore.payloads import clean_text, parse_metrics
 from exporter.appstore.plan import Step, plan
 from exporter.appstore.quota import Quota
 from exporter.convert.distributions import owed
@@ -212,7 +212,7 @@ class Cycle:
             report.unchanged += 1
             return
         try:
-            payload = parse_metrics(decode(answer.body))
+            payload = parse_metrics(answer.document)
         except AppStoreError as error:
             error.where = f"account {self._account.name}, {app.bundle_id}"
             raise

@@ -224,6 +224,11 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
             "FILE:1: otlp.endpoint must not carry a user name or password.",
         ),
         ("otlp: {protocol: http/json}", "cannot be http/json; use http/protobuf"),
+        (
+            "accounts:\n  - key_id: x\n    private_key: x\n    base_url: http://hush:8080",
+            "FILE:4: accounts[0].base_url must be an https URL: a bearer token is sent there, and plain http "
+            "is safe only to this machine itself (localhost, 127.0.0.1, [::1]).",
+        ),
         ("accounts: [{key_id: a, private_key: x, apps: [[a]]}]", "accounts[0].apps.include[0] must be text."),
         ("accounts: [{key_id: a, private_key: x, apps: {inclde: [a]}}]", "Did you mean include?"),
         (f"? {'k' * 100}\n: 1", f"FILE:1: {'k' * 60}… is not a setting."),

@@ -7,7 +7,6 @@ at most 20 minutes from `iat` to `exp`; an individual key has `sub: "user"` in p
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 import threading
 import time
@@ -17,7 +16,7 @@ import httpx
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from exporter.errors import ConfigError
 
@@ -31,31 +30,31 @@ _LIFETIME = 18 * 60  # seconds from now to `exp`; with the skew 19 of the 20 min
 _RENEW = 3 * 60  # seconds before `exp` at which a token is no longer reused: longer than one exchange lasts
 _MOST_TOKENS = 256
 _MOST_KEY_TEXT = 64 * 1024
-_PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,40})-----([^-]*)-----END \1-----")
+_DER_SEQUENCE = b"\x30"  # with which every private key in DER begins, PKCS#8 or SEC 1
+_PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]{0,30}(?:PRIVATE|PUBLIC) KEY)-----([^-]*)-----END \1-----")
+_GIVE_THE_FILE = (
+    "Give the content of the file AuthKey_….p8 as downloaded from App Store Connect → Users and Access → "
+    "Integrations: it begins with “-----BEGIN PRIVATE KEY-----”. It can be downloaded only once; if it is "
+    "lost, revoke the key and generate a new one."
+)
 
 
-def load_private_key(text: str) -> ec.EllipticCurvePrivateKey:
+def load_private_key(text: str, where: str = "") -> ec.EllipticCurvePrivateKey:
     r"""Read the private key of an App Store Connect API key.
 
     Args:
-        text: the content of `AuthKey_….p8` (PKCS#8 PEM); line ends may be real, written out as `\n`,
-            or turned into spaces; quotes around it are ignored. Or all of that once more in Base64.
+        text: the content of `AuthKey_….p8` (PKCS#8 PEM), or the same key as SEC 1; line ends may be real,
+            written out as `\n`, or turned into spaces; quotes around it are ignored. Or all of that once more
+            in Base64. Or the lines between BEGIN and END alone.
+        where: heads the error, such as "account main".
 
     Raises:
         ConfigError: it is anything else than an unencrypted P-256 private key. The text is never repeated.
     """
-    label, pem = _pem(text)
-    if "PUBLIC" in label:
-        raise _key_error("a public key was given as the private key")
-    if "ENCRYPTED" in label:
-        raise _key_error("the private key is encrypted with a passphrase")
     try:
-        key = load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise _key_error("the private key cannot be read") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise _key_error("the private key is not a P-256 key")
-    return key
+        return _p256(_der(text))
+    except ValueError as error:
+        raise ConfigError(str(error), remedy=_GIVE_THE_FILE, where=where) from None
 
 
 class TokenAuth(httpx.Auth):
@@ -135,37 +134,44 @@ class TokenAuth(httpx.Auth):
             self._tokens = {name: held for name, held in self._tokens.items() if held[1] != refused}
 
 
-def _pem(text: str) -> tuple[str, bytes]:
-    """Return the label (`PRIVATE KEY`) and the PEM with its line ends set right."""
+def _p256(der: bytes) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = load_der_private_key(der, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ValueError("the private key cannot be read") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise ValueError("the private key is not a P-256 key")
+    return key
+
+
+def _der(text: str) -> bytes:
+    """Return what the Base64 of the key stands for, however it was handed over."""
     if not text.strip():
-        raise _key_error("the private key is empty")
+        raise ValueError("the private key is empty")
     if len(text) > _MOST_KEY_TEXT:
-        raise _key_error("the private key is far too long to be one")
-    found = _PEM.search(_unescaped(text)) or _PEM.search(_unescaped(_from_base64(text)))
+        raise ValueError("the private key is far too long to be one")
+    decoded = _from_base64(text)
+    found = _PEM.search(_unescaped(text)) or _PEM.search(_unescaped(decoded.decode("ascii", "replace")))
+    if found is None and decoded.startswith(_DER_SEQUENCE):
+        return decoded
     if found is None:
-        raise _key_error("the private key is not a PEM file")
+        raise ValueError("the private key is not a PEM file")
     label, content = found.groups()
-    body = "".join(content.split())
-    lines = [body[start : start + 64] for start in range(0, len(body), 64)]
-    return label, "\n".join([f"-----BEGIN {label}-----", *lines, f"-----END {label}-----", ""]).encode()
+    if "PUBLIC" in label:
+        raise ValueError("a public key was given as the private key")
+    if "ENCRYPTED" in label:
+        raise ValueError("the private key is encrypted with a passphrase")
+    return _from_base64(content)
 
 
 def _unescaped(text: str) -> str:
     return text.replace("\\r", "\n").replace("\\n", "\n")
 
 
-def _from_base64(text: str) -> str:
-    compact = "".join(_unescaped(text).split()).strip("'\"")
+def _from_base64(text: str) -> bytes:
+    """Return what a Base64 text stands for; nothing if it is none."""
+    compact = "".join(_unescaped(text).split()).strip("'\"\ufeff")
     try:
-        return base64.b64decode(compact, validate=True).decode("ascii")
-    except (ValueError, binascii.Error):
-        return ""
-
-
-def _key_error(what: str) -> ConfigError:
-    return ConfigError(
-        what,
-        remedy="Give the content of the file AuthKey_….p8 as downloaded from App Store Connect → Users and "
-        "Access → Integrations: it begins with “-----BEGIN PRIVATE KEY-----”. It can be downloaded only "
-        "once; if it is lost, revoke the key and generate a new one.",
-    )
+        return base64.b64decode(compact, validate=True)
+    except ValueError:
+        return b""

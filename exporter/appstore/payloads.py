@@ -12,7 +12,6 @@ to send where it differs: `percentageBreakdown` as an array, goals in upper case
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -79,23 +78,10 @@ class XcodeMetrics:
     left_out: Counter[str]
 
 
-def decode(body: bytes) -> object:
-    """JSON text → Python values; every number becomes a float (a huge one an infinity).
-
-    Raises:
-        BadAnswer: not JSON, not UTF-8/16/32, or nested too deep to be what Apple sends.
-    """
-    try:
-        return json.loads(body, parse_int=float)
-    except (ValueError, RecursionError) as error:
-        raise BadAnswer(
-            f"the answer is not JSON ({type(error).__name__})",
-            remedy="Nothing was changed; the next poll asks again.",
-        ) from None
-
-
 def parse_metrics(document: object) -> XcodeMetrics:
     """A decoded `xcodeMetrics` document → XcodeMetrics. An app with too little usage gives no metrics.
+
+    Every number in the document has to be a float (`json.loads(…, parse_int=float)`, as in `Answer`).
 
     Raises:
         BadAnswer: the document has not even the outline of `xcodeMetrics`: no `productData` list, or nothing

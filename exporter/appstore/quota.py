@@ -189,7 +189,7 @@ class Quota:
             f"our share of the key's hour is used up: we sent {len(self._used)} requests in the last hour, "
             f"the key's limit is {self.limit}, left when last seen: {left}",
             remedy=f"{self._next_free(now)} "
-            f"To allow more, raise this account's share of the key's hour (now {self._share:g}).",
+            f"To allow more, raise limits.key_share (now {self._share:g}).",
         )
 
     def _next_free(self, now: float) -> str:

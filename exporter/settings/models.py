@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from exporter.appstore import addresses
 from exporter.errors import ConfigError
 from exporter.settings import values
 
@@ -129,10 +130,10 @@ class Account(Section):
         description="Sign a token for each path asked, with a `scope`, so that a leaked token can read "
         "nothing else. Costs a signature a request.",
     )
-    base_url: Annotated[str, AfterValidator(values.base_url)] = Field(
+    base_url: Annotated[str, AfterValidator(addresses.base_url)] = Field(
         default="https://api.appstoreconnect.apple.com",
         description="Where App Store Connect is. Change it only for a proxy or a test server; the token is "
-        "sent to this host and to no other.",
+        "sent to this host and to no other. https, or plain http to this machine itself.",
     )
     environment: Text = Field(
         default="production",
@@ -164,33 +165,29 @@ class Account(Section):
         return self
 
     def private_key_text(self) -> str:
-        """The private key as PEM text.
+        """The private key as it was given, or as its file has it. Nothing is said of whether it is a key.
 
         Raises:
-            ConfigError: the file cannot be read, or what was given is no private key. The key itself is
-                never part of the error. Whether it is of the right curve is seen when it first signs.
+            ConfigError: the file cannot be read, or is larger than a key can be.
         """
-        text = self.private_key.get_secret_value() if self.private_key else self._key_file_text()
-        try:
-            return values.private_key_pem(text)
-        except ValueError as error:
-            setting = "private_key" if self.private_key else "private_key_file"
-            raise ConfigError(
-                f"{setting} {error}",
-                where=f"account {self.name}",
-                remedy="Download the key from App Store Connect and give it unchanged.",
-            ) from None
+        return self.private_key.get_secret_value() if self.private_key else self._key_file_text()
 
     def _key_file_text(self) -> str:
         try:
             with Path(self.private_key_file or "").open("rb") as file:
-                return file.read(MAX_KEY_FILE).decode("utf-8", errors="replace")
+                content = file.read(MAX_KEY_FILE + 1)
         except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"private_key_file{_shown(self.private_key_file)} cannot be read: {_reason(error)}",
-                where=f"account {self.name}",
-                remedy="Give the path of the AuthKey_….p8 file and let the exporter's user read it.",
-            ) from None
+            raise self._key_file_error(f"cannot be read: {_reason(error)}") from None
+        if len(content) > MAX_KEY_FILE:
+            raise self._key_file_error("is larger than 64 KiB, which no key is")
+        return content.decode("utf-8", errors="replace")
+
+    def _key_file_error(self, what: str) -> ConfigError:
+        return ConfigError(
+            f"private_key_file{_shown(self.private_key_file)} {what}",
+            where=f"account {self.name}",
+            remedy="Give the path of the AuthKey_….p8 file and let the exporter's user read it.",
+        )
 
 
 def _shown(path: Path | None) -> str:
@@ -220,8 +217,9 @@ class Schedule(Section):
         le=3600,
         json_schema_extra={"default": "4m"},
         description="How often the newest values are sent again, so that charts have no gaps and monitors "
-        "see data. Asks Apple for nothing. Keep it under 5m: Prometheus takes a series for "
-        "ended after that.",
+        "see data. Asks Apple for nothing. The default is below the 5m over which Datadog interpolates and "
+        "after which the Collector's Prometheus exporter drops a series, with a minute to spare. A longer "
+        "one suits a backend that bills by data points per minute.",
     )
     jitter: Duration = Field(
         default=300.0,
@@ -233,7 +231,8 @@ class Schedule(Section):
     )
     poll_at_start: bool = Field(
         default=True,
-        description="Poll once right after the start. Turn it off where the exporter is restarted often.",
+        description="Poll right after the start if a planned poll was missed meanwhile, if the configuration "
+        "changed, or if there is no data yet; otherwise the start asks Apple for nothing.",
     )
 
     @property
@@ -247,9 +246,9 @@ class Collect(Section):
 
     detail: Literal["aggregate", "standard", "full"] = Field(
         default="standard",
-        description="aggregate: device families only (all iPhones, all iPads); standard: families, and how "
-        "each metric is spread over device models, as a histogram; full: also a gauge for each "
-        "model, the most series by far.",
+        description="aggregate: device families only (all iPhones, all iPads); standard: families for every "
+        "version, device models for the newest two versions of a platform, error margins, goals and "
+        "breakdowns on families only; full: everything for every version and model.",
     )
     categories: Annotated[tuple[Text, ...], AfterValidator(values.categories)] = Field(
         default=("*",),

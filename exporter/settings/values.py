@@ -1,4 +1,4 @@
-"""Values as people write them: durations, sizes, cron lines, addresses, patterns, keys.
+"""Values as people write them: durations, sizes, cron lines, addresses, patterns.
 
 Each function takes what stood in the file or the variable and returns what the exporter works with, or
 raises ValueError with the rest of a sentence that begins with the setting's name. No function repeats its
@@ -7,10 +7,7 @@ input in the error: it might be a secret that was put in the wrong place.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
-import textwrap
 from collections.abc import Iterable
 from datetime import UTC, datetime, tzinfo
 from difflib import get_close_matches
@@ -30,8 +27,6 @@ _CRON_ITEM = re.compile(
     r"(\*|[0-9]{1,4}(-[0-9]{1,4})?)(/[0-9]{1,4})?|[a-z]{3}(-[a-z]{3})?|last", re.IGNORECASE
 )
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
-_PEM = re.compile(r"-----BEGIN ((?:EC )?PRIVATE KEY)-----(.+?)-----END \1-----", re.DOTALL)
-_SPACE = re.compile(r"\s|\\r|\\n")
 
 
 def duration(value: object) -> float:
@@ -199,33 +194,3 @@ def check_header_value(value: str) -> None:
     """Refuse what would end the header early or cannot be sent: control characters and non-ASCII."""
     if not re.fullmatch(r"[\x20-\x7e\t]*", value):
         raise ValueError("must have header values in printable ASCII on one line")
-
-
-def private_key_pem(text: str) -> str:
-    """The PEM text of a private key handed over as PEM, as PEM with `\\n` written out, or base64-coded.
-
-    The base64 may hold the whole PEM file or only its body. PEM whose line breaks turned into spaces,
-    as some secret stores make them, is put right as well.
-    """
-    found = _PEM.search(text) or _PEM.search(_decoded(text))
-    label, body = (found[1], found[2]) if found else ("PRIVATE KEY", text)
-    compact = _SPACE.sub("", body)
-    if not _is_der(compact):
-        raise ValueError("is not a private key as App Store Connect hands it out (AuthKey_….p8)")
-    lines = "\n".join(textwrap.wrap(compact, 64))
-    return f"-----BEGIN {label}-----\n{lines}\n-----END {label}-----\n"
-
-
-def _decoded(text: str) -> str:
-    try:
-        return base64.b64decode(_SPACE.sub("", text), validate=True).decode("ascii")
-    except (binascii.Error, ValueError):
-        return ""
-
-
-def _is_der(body: str) -> bool:
-    # Every private key, PKCS#8 or SEC 1, is a DER SEQUENCE: its first byte is 0x30.
-    try:
-        return base64.b64decode(body, validate=True).startswith(b"\x30")
-    except (binascii.Error, ValueError):
-        return False

@@ -30,6 +30,8 @@ def pem(key: PrivateKeyTypes, encryption: KeySerializationEncryption | None = No
 
 
 PEM = pem(KEY)
+BODY = PEM.split("-----")[2]
+SEC1 = KEY.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()).decode()
 
 
 class Clock:
@@ -68,10 +70,19 @@ def claims(token: str) -> dict[str, object]:
         base64.encodebytes(PEM.encode()).decode(),
         f' "{base64.b64encode(PEM.encode()).decode()}" ',
         base64.b64encode(PEM.replace("\n", "\\n").encode()).decode(),
+        BODY,
+        "".join(BODY.split()),
+        f'"{BODY.replace(chr(10), chr(92) + "n")}"',
+        f"\ufeff{base64.b64encode(PEM.encode()).decode()}",
+        SEC1,
+        SEC1.replace("\n", " "),
+        base64.b64encode(SEC1.encode()).decode(),
+        f"Bag Attributes\n{PEM}",
+        f"-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n{SEC1}",
     ],
 )
 def test_a_key_is_read_however_it_was_handed_over(text: str) -> None:
-    """Line ends, quotes and Base64 make no difference."""
+    """Line ends, quotes, Base64, the armour and the form of the key make no difference."""
     assert load_private_key(text).private_numbers() == KEY.private_numbers()
 
 
@@ -91,21 +102,32 @@ PUBLIC = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicK
         ("/etc/keys/AuthKey_SECRET.p8", "not a PEM file"),
         ("-----BEGIN PRIVATE KEY-----\nU0VDUkVU\n-----END PRIVATE KEY-----", "cannot be read"),
         ("-----BEGIN PRIVATE KEY-----\nSECRET é\n-----END PRIVATE KEY-----", "cannot be read"),
+        ("-----BEGIN PRIVATE KEY-----\n\n-----END PRIVATE KEY-----", "cannot be read"),
+        ("-----BEGIN PRIVATE KEY-----", "not a PEM file"),
         (PEM[: len(PEM) // 2], "not a PEM file"),
+        (PEM[:-40], "not a PEM file"),
+        ("".join(BODY.split())[:64], "cannot be read"),
+        ("secret words", "not a PEM file"),
+        ("é", "not a PEM file"),
         ("x" * 100_000, "far too long"),
         (OTHER_CURVE, "not a P-256 key"),
         (RSA, "not a P-256 key"),
         (LOCKED, "encrypted with a passphrase"),
+        (LOCKED.split("-----")[2], "cannot be read"),
+        ("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----", "not a PEM file"),
         (PUBLIC, "public key"),
+        (PUBLIC.split("-----")[2], "cannot be read"),
     ],
 )
 def test_what_is_no_p256_private_key_is_refused(text: str, what: str) -> None:
     """The error says what is wrong and what to give, and repeats nothing of the text."""
     with pytest.raises(ConfigError, match=what) as caught:
-        load_private_key(text)
+        load_private_key(text, "account main")
+    assert caught.value.where == "account main"
     assert "AuthKey_" in caught.value.remedy
     assert "SECRET" not in str(caught.value)
     assert "U0VDUkVU" not in str(caught.value)
+    assert "secret words" not in str(caught.value)
     assert caught.value.__cause__ is None
 
 
