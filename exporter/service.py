@@ -153,17 +153,18 @@ class Exporter:
                 self._used(account.key_id),
                 partial(self.state.add_request, account.key_id),
             )
+        where = f"account {account.name}"
         client = AppStoreClient(
             base_url=account.base_url,
             auth=TokenAuth(
                 key_id=account.key_id,
                 issuer_id=account.issuer_id,
-                private_key=load_private_key(account.private_key_text()),
+                private_key=load_private_key(account.private_key_text(), where),
                 scoped=account.restrict_token,
                 clock=self._clock,
             ),
             quota=quota,
-            where=f"account {account.name}",
+            where=where,
             max_response_bytes=self.settings.limits.response_size,
             observe=partial(self._observe, account.name),
             clock=self._clock,

@@ -949,7 +949,7 @@ def test_over_budget_in_the_middle_of_pages(world: World) -> None:
     )
     with pytest.raises(OverBudget, match=r"account main: our share .* becomes free at") as caught:
         world.client(step, page(app(2))).apps()
-    assert "raise this account's share" in caught.value.remedy
+    assert "raise limits.key_share" in caught.value.remedy
     assert len(world.server.requests) == len(world.taken) == 1
 
 

@@ -186,7 +186,7 @@ def test_over_our_own_share_says_when_to_go_on() -> None:
     assert "3 requests" in str(caught.value)
     assert "left when last seen: unknown" in str(caught.value)
     assert "becomes free at 08:10:00 UTC, in 10 min" in caught.value.remedy
-    assert "raise this account's share of the key's hour (now 0.001)" in caught.value.remedy
+    assert "raise limits.key_share (now 0.001)" in caught.value.remedy
     assert quota.used(NOW) == 3
     assert quota.take(NOW + 600) == 0
 
