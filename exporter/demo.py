@@ -76,7 +76,7 @@ class Narrator:
 
     def debug(self, event: str, **fields: object) -> None:
         """Heartbeats that went well are worth a line here, as they are all that happens between polls."""
-        if event == "delivery":
+        if event == "delivery" and fields["requests"]:
             self.info(event, **fields)
 
     def info(self, event: str, **fields: object) -> None:

@@ -220,7 +220,7 @@ class Exporter:
 
     def _log_delivery(self, delivery: Delivery, news: bool) -> None:
         """A delivery that went as the one before it is not worth a line, unless someone debugs."""
-        write = self._log.info if news else self._log.debug
+        write = self._log.info if news and delivery.requests else self._log.debug
         if delivery.outcome != "ok":
             write = self._log.warning
         write(

@@ -139,12 +139,10 @@ MACS = Device("all_macs", "All Macs", "all_macs", 0.45)
 DEVICES = (
     Device("all_iphones", "All iPhones", "all_iphones", 0.95),
     Device("iPhone12,1", "iPhone 11", "all_iphones", 1.55),
-    Device("iPhone12,8", "iPhone SE (2nd generation)", "all_iphones", 1.62),
     Device("iPhone13,2", "iPhone 12", "all_iphones", 1.28),
     Device("iPhone14,2", "iPhone 13 Pro", "all_iphones", 1.05),
     Device("iPhone14,5", "iPhone 13", "all_iphones", 1.10),
     Device("iPhone15,2", "iPhone 14 Pro", "all_iphones", 0.95),
-    Device("iPhone15,4", "iPhone 15", "all_iphones", 0.92),
     Device("iPhone16,1", "iPhone 15 Pro", "all_iphones", 0.82),
     Device("iPhone17,3", "iPhone 16", "all_iphones", 0.76),
     Device("iPhone17,1", "iPhone 16 Pro", "all_iphones", 0.70),
