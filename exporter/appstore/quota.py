@@ -188,8 +188,7 @@ class Quota:
         return OverBudget(
             f"our share of the key's hour is used up: we sent {len(self._used)} requests in the last hour, "
             f"the key's limit is {self.limit}, left when last seen: {left}",
-            remedy=f"{self._next_free(now)} "
-            f"To allow more, raise limits.key_share (now {self._share:g}).",
+            remedy=f"{self._next_free(now)} To allow more, raise limits.key_share (now {self._share:g}).",
         )
 
     def _next_free(self, now: float) -> str:

@@ -189,7 +189,7 @@ LEFT_OUT: dict[str, str] = {
 }
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[A-Z]")
-_LONGEST_NAME = 150  # Datadog's limit is 200 characters, Splunk's 256; a companion's suffix comes behind
+_LONGEST_PART = 70  # of a name; Datadog's limit is 200 characters in all, a companion's suffix included
 
 
 @lru_cache(maxsize=1024)
@@ -202,7 +202,7 @@ def metric_name(category: str, identifier: str) -> str:
     group, words = _snake(category), _snake(identifier)
     if len(words) > len(group) and words[: len(group)] == group:
         words = words[len(group) :]
-    return f"appstore.{_identifier(group)}.{_identifier(words)}"[:_LONGEST_NAME].rstrip("_.")
+    return f"appstore.{_identifier(group)}.{_identifier(words)}"
 
 
 def describe(category: str, identifier: str, companion: Companion = VALUE) -> str:
@@ -219,4 +219,4 @@ def _snake(text: str) -> list[str]:
 
 def _identifier(words: list[str]) -> str:
     name = "_".join(words) or "unknown"
-    return name if name[0].isalpha() else f"x_{name}"
+    return (name if name[0].isalpha() else f"x_{name}")[:_LONGEST_PART].rstrip("_")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import sys
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ BOUNDS: dict[str, tuple[float, ...]] = {
     "s/h": _SECONDS_PER_HOUR,
 }
 
-_MODEL = re.compile(r"[A-Za-z]+")
+_MODEL = re.compile(r"[A-Za-z]{1,100}")  # a hostile one must not make the family too long for a tag
 _MACS = ("mac", "imac", "macbook", "macbookair", "macbookpro", "macmini", "macpro")
 
 
@@ -105,10 +106,19 @@ def distribution(
         attributes,
         bounds,
         tuple(counts),
-        math.fsum(values),
+        _sum(values),
         min(values),
         max(values),
     )
+
+
+def _sum(values: Sequence[float]) -> float:
+    """The exact sum, rounded once; a sum beyond all doubles becomes the largest of them."""
+    try:
+        return math.fsum(values)
+    except OverflowError:
+        total = math.fsum(value * 2.0**-64 for value in values) * 2.0**64
+        return max(-sys.float_info.max, min(sys.float_info.max, total))
 
 
 def bucket_bounds(goal_bounds: Iterable[float], unit: str) -> tuple[float, ...]:

@@ -110,6 +110,16 @@ class _Place(NamedTuple):
     family: bool
 
 
+class _Spread(NamedTuple):
+    """Which distribution the value of a device model belongs to."""
+
+    name: _Name
+    platform: str
+    family: str
+    percentile: str
+    version: str
+
+
 class _Tier:
     """The series of one importance and version."""
 
@@ -157,38 +167,28 @@ class _Conversion:
         self.wants_device = _matcher(selection.devices)
         self.ranks = _version_ranks(payload)
         self.seen: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)  # dataset → its versions so far
+        self.observed: defaultdict[_Spread, list[float]] = defaultdict(list)
+        self.goal_bounds: dict[tuple[_Name, str], tuple[float, ...]] = {}
         self.tiers: defaultdict[tuple[int, int], _Tier] = defaultdict(_Tier)  # by importance and version rank
         self.unknown_units: set[str] = set()
 
     def add(self, metric: payloads.Metric) -> None:
         wanted = self.wants_category(metric.category.upper())
         names = _Names(metric)
-        observed: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
+        bounds = bucket_bounds(map(names.unit.convert, metric.goal_bounds), names.unit.ucum)
+        self.goal_bounds.setdefault((names.companions[BY_DEVICE.suffix], metric.platform), bounds)
         for dataset in metric.datasets:
             if wanted and self.wants_device(dataset.device):
-                self._dataset(metric.platform, names, dataset, observed)
+                self._dataset(metric.platform, names, dataset)
             else:
                 self.left_out["filtered"] += _values_in(dataset)
-        bounds = bucket_bounds(map(names.unit.convert, metric.goal_bounds), names.unit.ucum)
-        for (family, percentile, version), values in observed.items():
-            attributes = _attributes(family, "", metric.platform, version, percentile) | self.build
-            tier = self.tiers[SPREAD, self.ranks[metric.platform, version]]
-            tier.distributions.append(
-                distribution(*names.companions[BY_DEVICE.suffix], attributes, values, bounds)
-            )
 
-    def _dataset(
-        self,
-        platform: str,
-        names: _Names,
-        dataset: payloads.Dataset,
-        observed: defaultdict[tuple[str, str, str], list[float]],
-    ) -> None:
+    def _dataset(self, platform: str, names: _Names, dataset: payloads.Dataset) -> None:
         """Adds the points of one device and percentile; a model's values also go to `observed`, by family."""
         if not names.unit.known:
             self.unknown_units.add(names.unit.ucum)
         percentile = _percentile(dataset.percentile)
-        seen = self.seen[names.value.name, names.value.unit, platform, dataset.device, percentile]
+        seen = self.seen[names.value.name, platform, dataset.device, percentile]
         is_one, family = is_family(dataset.device), family_of(dataset.device)
         newest: _Place | None = None
         for point in dataset.points:
@@ -202,7 +202,8 @@ class _Conversion:
             place = _Place(names, attributes, self.ranks[platform, version], is_one)
             value = self._point(place, point)
             if value is not None and not is_one:
-                observed[family, percentile, version].append(value)
+                spread = _Spread(names.companions[BY_DEVICE.suffix], platform, family, percentile, version)
+                self.observed[spread].append(value)
             if newest is None or place.rank < newest.rank:
                 newest = place
         if dataset.recommended is not None:
@@ -254,7 +255,16 @@ class _Conversion:
         else:  # 1e306 MB is a number, but not one of bytes
             self.left_out["out_of_range"] += 1
 
+    def _add_distributions(self) -> None:
+        for spread, values in self.observed.items():
+            name, platform, family, percentile, version = spread
+            attributes = _attributes(family, "", platform, version, percentile) | self.build
+            bounds = self.goal_bounds[name, platform]
+            tier = self.tiers[SPREAD, self.ranks[platform, version]]
+            tier.distributions.append(distribution(*name, attributes, values, bounds))
+
     def result(self, series_cap: int) -> Converted:
+        self._add_distributions()
         capped: Counter[str] = Counter()
         if sum(map(len, self.tiers.values())) > series_cap:
             self._cut(series_cap, capped)
@@ -330,7 +340,7 @@ def _attributes(
 
 def _percentile(text: str) -> str:
     """`percentile.fifty` → `p50`, `percentile.ninety` → `p90`; one that nobody knows keeps its last word."""
-    return _PERCENTILES.get(text, text.rpartition(".")[2])
+    return _PERCENTILES.get(text, text.rpartition(".")[2].strip())
 
 
 def _values_at(point: payloads.Point) -> int:

@@ -69,15 +69,19 @@ def unit_of(identifier: str, display_name: str) -> Unit:
     """The unit that Apple's two words mean; the identifier is believed before the display name.
 
     An empty pair gives the empty unit. A pair that nobody knows gives an annotation of the display name, or
-    of the identifier where there is no display name.
+    of the identifier where the display name is empty or in another script.
     """
     for word in (identifier, display_name):
         if unit := _named(word):
             return unit
-    annotation = _NOT_IN_ANNOTATION.sub("_", (display_name or identifier).strip()).strip("_")
-    if not annotation:
+    if not (display_name.strip() or identifier.strip()):
         return Unit("")
-    return Unit("{" + annotation[:_LONGEST_ANNOTATION] + "}", known=False)
+    annotation = _annotation(display_name) or _annotation(identifier) or "unknown"
+    return Unit("{" + annotation + "}", known=False)
+
+
+def _annotation(word: str) -> str:
+    return _NOT_IN_ANNOTATION.sub("_", word).strip("_")[:_LONGEST_ANNOTATION]
 
 
 def _named(word: str) -> Unit | None:

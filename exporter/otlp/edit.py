@@ -10,6 +10,8 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
 from exporter.otlp.encode import Body
 
+SECOND = 1_000_000_000
+
 
 def select(body: Body, wanted: Callable[[int], bool]) -> Body:
     """The points of a body whose running number is wanted, in their order, with what they stand in.
@@ -33,12 +35,18 @@ def select(body: Body, wanted: Callable[[int], bool]) -> Body:
 
 
 def restamp_windows(body: Body, times: Mapping[int, int]) -> Body:
-    """Delta points with each start and end that `times` names moved to where it says, in nanoseconds."""
+    """Delta points with each start and end that `times` names moved to where it says, in nanoseconds.
+
+    A start that is not named, and lies after the new end because a clock was ahead then, moves before it.
+    """
     request = ExportMetricsServiceRequest.FromString(body.data)
     for metric in _metrics(request):
         for point in data_points(metric):
-            point.start_time_unix_nano = times.get(point.start_time_unix_nano, point.start_time_unix_nano)
+            start = times.get(point.start_time_unix_nano, point.start_time_unix_nano)
             point.time_unix_nano = times.get(point.time_unix_nano, point.time_unix_nano)
+            point.start_time_unix_nano = (
+                start if start < point.time_unix_nano else point.time_unix_nano - SECOND
+            )
     return Body(request.SerializeToString(), body.points)
 
 

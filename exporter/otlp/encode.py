@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
@@ -33,6 +34,8 @@ MOST_BYTES = (
 )  # of one body: several fit below gRPC's 4 MiB, and a poison one costs little to take apart
 
 _FIELD_1, _FIELD_2, _FIELD_3, _FIELD_5, _ATTRIBUTES = b"\x0a", b"\x12", b"\x1a", b"\x2a", b"\x3a"
+_FRAME = 6  # the tag and the length of a message, at the most
+_FRAMES = 2 * _FRAME  # of ResourceMetrics and ScopeMetrics
 _TIME = b"\x19"  # NumberDataPoint.time_unix_nano, field 3, fixed64
 _pack_time = struct.Struct("<Q").pack
 _pack_double = struct.Struct("<cd").pack  # NumberDataPoint.as_double, field 4
@@ -52,12 +55,13 @@ def encode(
     *,
     most_bytes: int = MOST_BYTES,
 ) -> list[Body]:
-    """Metrics of one resource and scope as bodies of about `most_bytes` at the most.
+    """Metrics of one resource and scope as bodies of `most_bytes` at the most.
 
     A metric that does not fit goes on in the next body. No metrics, no bodies. A single point larger than
     `most_bytes` makes a body of its own.
     """
     resource_field, scope_field = _envelope(resource, scope)
+    room = most_bytes - len(resource_field) - len(scope_field) - _FRAMES
     attributes = _Attributes()
     bodies: list[Body] = []
     fields: list[bytes] = []
@@ -72,8 +76,8 @@ def encode(
             size = points = 0
 
     for metric in metrics:
-        for data, count in _metric_fields(metric, attributes, most_bytes):
-            if size + len(data) > most_bytes:
+        for data, count in _metric_fields(metric, attributes, room):
+            if size + len(data) > room:
                 close()
             fields.append(data)
             size += len(data)
@@ -100,14 +104,27 @@ def can_be_restamped(body: Body, time: int) -> bool:
 def _metric_fields(metric: Metric, attributes: _Attributes, most_bytes: int) -> Iterator[tuple[bytes, int]]:
     """`ScopeMetrics.metrics` fields with the number of points in each."""
     if not isinstance(metric.data, Gauge):
-        yield _field(_FIELD_2, _official_message(metric).SerializeToString()), len(metric.data.data_points)
+        yield from _official_fields(metric, most_bytes)
         return
     texts = (_FIELD_1, metric.name), (_FIELD_2, metric.description), (_FIELD_3, metric.unit)
     head = b"".join(_field(tag, text.encode()) for tag, text in texts if text)
     points = _gauge_points(metric.data.data_points, attributes)
-    for first, last in _slices(points, most_bytes - len(head)):
+    for first, last in _slices(points, most_bytes - len(head) - 2 * _FRAME):
         data = head + _field(_FIELD_5, b"".join(points[first:last]))
         yield _field(_FIELD_2, data), last - first
+
+
+def _official_fields(metric: Metric, most_bytes: int) -> Iterator[tuple[bytes, int]]:
+    """The same for a metric of any kind; one that is too large is halved until it fits."""
+    points = metric.data.data_points
+    data = _field(_FIELD_2, _official_message(metric).SerializeToString())
+    if len(data) <= most_bytes or len(points) < 2:
+        yield data, len(points)
+        return
+    middle = len(points) // 2
+    for half in (points[:middle], points[middle:]):
+        data_of_half = replace(metric.data, data_points=half)  # type: ignore[arg-type]  # of the same kind
+        yield from _official_fields(replace(metric, data=data_of_half), most_bytes)
 
 
 def _gauge_points(data_points: Sequence[NumberDataPoint], attributes: _Attributes) -> list[bytes]:
@@ -117,7 +134,7 @@ def _gauge_points(data_points: Sequence[NumberDataPoint], attributes: _Attribute
     for point in data_points:
         if point.time_unix_nano != time:
             time = point.time_unix_nano
-            stamp = _TIME + _pack_time(time)
+            stamp = _TIME + _pack_time(time) if time else b""
         value = point.value
         number = _pack_double(b"\x21", value) if value.__class__ is float else _integer(value)
         data = stamp + number + attributes.encode(point.attributes)

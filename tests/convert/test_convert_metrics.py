@@ -1,0 +1,359 @@
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+from typing import Any, Literal
+
+import pytest
+
+from exporter.appstore.payloads import parse_metrics
+from exporter.convert.metrics import Converted, Selection, convert, version_key
+
+NOW = 1_700_000_000_000_000_000
+FULL: dict[str, Any] = {
+    "errorMargin": 5.0,
+    "goal": "fair",
+    "percentageBreakdown": [
+        {"value": 60.0, "subSystemLabel": "dyld"},
+        {"value": 40.0, "subSystemLabel": "Main"},
+    ],
+}
+
+
+def point(version: str, value: float | None = 100.0, **fields: Any) -> dict[str, Any]:
+    return {"version": version, "value": value, **fields}
+
+
+def dataset(device: str, *points: Any, goal: float | None = None, percentile: str = "") -> dict[str, Any]:
+    return {
+        "filterCriteria": {"device": device, "percentile": percentile},
+        "recommendedMetricGoal": {"value": goal},
+        "points": list(points),
+    }
+
+
+def metric(
+    *datasets: Any,
+    platform: str = "iOS",
+    category: str = "LAUNCH",
+    identifier: str = "launchTime",
+    unit: str = "ms",
+) -> dict[str, Any]:
+    """A product with this metric alone."""
+    inner = {"identifier": identifier, "unit": {"identifier": unit}, "datasets": list(datasets)}
+    return {"platform": platform, "metricCategories": [{"identifier": category, "metrics": [inner]}]}
+
+
+def converted(
+    *products: Any,
+    detail: Literal["aggregate", "standard", "full"] = "full",
+    categories: tuple[str, ...] = ("*",),
+    devices: tuple[str, ...] = ("*",),
+    cap: int = 10_000,
+) -> Converted:
+    payload = parse_metrics({"productData": list(products)})
+    return convert(payload, Selection(detail, categories, devices), observed_at=NOW, series_cap=cap)
+
+
+def series(result: Converted) -> list[str]:
+    """`name device version` of each gauge point, sorted; the name without `appstore.launch.time`."""
+    lines = []
+    for item in result.gauges:
+        for given in item.data.data_points:
+            attributes = given.attributes or {}
+            name = str(item.name).removeprefix("appstore.").removeprefix("launch.")
+            lines.append(f"{name} {attributes['device']!s} {attributes['version']!s}")
+    return sorted(lines)
+
+
+def spreads(result: Converted) -> dict[tuple[str, str, str], tuple[int, float]]:
+    """Count and sum of each distribution, by its device, platform and version."""
+    return {
+        (item.attributes["device"], item.attributes["platform"], item.attributes["version"]): (
+            sum(item.counts),
+            item.total,
+        )
+        for item in result.distributions
+    }
+
+
+def three_versions() -> dict[str, Any]:
+    points = [point(version, **FULL) for version in ("1.9", "1.10", "1.8")]
+    return metric(
+        dataset("all_iphones", *points, goal=80.0),
+        dataset("iPhone14,2", *points, goal=70.0),
+        dataset("iPhone9,1", point("1.9", 300.0)),
+    )
+
+
+FAMILY = sorted(
+    [
+        f"time{suffix} all_iphones {v}"
+        for v in ("1.8", "1.9", "1.10")
+        for suffix in ("", ".error_margin", ".goal_band")
+    ]
+    + [f"time.breakdown all_iphones {v}" for v in ("1.8", "1.9", "1.10") for _ in range(2)]
+    + ["time.goal all_iphones 1.10"]
+)
+NEWEST_MODELS = ["time iPhone14,2 1.10", "time iPhone14,2 1.9", "time iPhone9,1 1.9"]
+
+
+def test_aggregate_is_families_only() -> None:
+    """`aggregate` sends device families with their companions, and no model."""
+    result = converted(three_versions(), detail="aggregate")
+    assert series(result) == FAMILY
+    assert result.left_out == {"detail": 3 * 5 + 1 + 1}
+
+
+def test_standard_is_families_and_the_models_of_the_newest_two_versions() -> None:
+    """`standard` adds the values of models at the newest two versions; companions on families only."""
+    result = converted(three_versions(), detail="standard")
+    assert series(result) == sorted(FAMILY + NEWEST_MODELS)
+    assert result.left_out == {"detail": 3 * 5 + 1 + 1 - 3}
+
+
+def test_full_is_everything() -> None:
+    """`full` leaves nothing out."""
+    result = converted(three_versions(), detail="full")
+    of_model = [line.replace("all_iphones", "iPhone14,2") for line in FAMILY]
+    assert series(result) == sorted([*FAMILY, *of_model, "time iPhone9,1 1.9"])
+    assert result.left_out.total() == 0
+
+
+@pytest.mark.parametrize("detail", ["aggregate", "standard", "full"])
+def test_the_spread_over_models_is_sent_at_each_level(detail: Any) -> None:
+    """`by_device` observes all models of all versions, whatever the level of detail."""
+    result = converted(three_versions(), detail=detail)
+    assert spreads(result) == {
+        ("all_iphones", "iOS", "1.8"): (1, 0.1),
+        ("all_iphones", "iOS", "1.9"): (2, 0.4),
+        ("all_iphones", "iOS", "1.10"): (1, 0.1),
+    }
+
+
+def test_the_newest_versions_are_those_of_the_platform() -> None:
+    """Each platform has newest versions of its own, over all of its metrics."""
+    result = converted(
+        metric(dataset("iPhone14,2", point("1.0"), point("1.1")), platform="iOS"),
+        metric(dataset("all_iphones", point("9.0"), point("9.1")), platform="iOS", identifier="other"),
+        metric(dataset("Mac15,3", point("1.0"), point("1.1")), platform="macOS"),
+        detail="standard",
+    )
+    assert [line for line in series(result) if "all_" not in line] == ["time Mac15,3 1.0", "time Mac15,3 1.1"]
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        ("1.9", "1.10"),
+        ("2.0-beta", "2.0"),
+        ("2.0", "2.0.1"),
+        ("1", "1.0"),
+        ("beta", "0.1"),
+        ("9", "10"),
+        ("1.0 (9)", "1.0 (10)"),
+    ],
+)
+def test_versions_are_ordered_by_their_numbers(older: str, newer: str) -> None:
+    """1.10 comes after 1.9, and a pre-release before its release."""
+    assert version_key(older) < version_key(newer)
+
+
+@pytest.mark.parametrize("version", ["9" * 200, "1." * 100, "٣.١", "…", "-", "1²"])
+def test_odd_versions_have_a_place_in_the_order(version: str) -> None:
+    """Any text can be compared with any version, and never equals another text."""
+    assert version_key(version) != version_key("1.0")
+    assert sorted(["1.0", version], key=version_key) == sorted([version, "1.0"], key=version_key)
+
+
+def test_the_goal_is_given_at_the_newest_version_of_the_dataset() -> None:
+    """The recommended goal is one point, at the dataset's own newest version."""
+    result = converted(
+        metric(
+            dataset("all_iphones", point("1.9"), point("1.10"), point("1.2"), goal=80.0),
+            dataset("all_ipads", point("1.2"), goal=90.0),
+        )
+    )
+    goals = [line for line in series(result) if line.startswith("time.goal")]
+    assert goals == ["time.goal all_ipads 1.2", "time.goal all_iphones 1.10"]
+
+
+ALL_DEVICES = metric(
+    *(
+        dataset(device, point("1.0"))
+        for device in ("all_iphones", "all_ipads", "iPhone14,2", "iPhone9,1", "iPad13,1")
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("devices", "wanted"),
+    [
+        ((), ["all_ipads", "all_iphones", "iPad13,1", "iPhone14,2", "iPhone9,1"]),
+        (("*",), ["all_ipads", "all_iphones", "iPad13,1", "iPhone14,2", "iPhone9,1"]),
+        (("all_*",), ["all_ipads", "all_iphones"]),
+        (("iPhone14,2", "all_ipads"), ["all_ipads", "iPhone14,2"]),
+        (("!iPhone*",), ["all_ipads", "all_iphones", "iPad13,1"]),
+        (("iPhone*", "!iPhone9,*"), ["iPhone14,2"]),
+        (("!iPhone9,*", "iPhone*"), ["iPhone14,2"]),
+        (("iphone*",), []),
+        (("*", "!*"), []),
+    ],
+)
+def test_devices_are_chosen_by_globs(devices: tuple[str, ...], wanted: list[str]) -> None:
+    """A device is wanted by one glob at least and by none that begins with `!`; case matters."""
+    result = converted(ALL_DEVICES, devices=devices)
+    assert series(result) == [f"time {device} 1.0" for device in wanted]
+    assert result.left_out["filtered"] == 5 - len(wanted)
+
+
+def test_a_device_that_is_not_wanted_is_not_observed() -> None:
+    """A filtered device is in no distribution either."""
+    assert spreads(converted(ALL_DEVICES, devices=("*", "!iPhone9,1"))) == {
+        ("all_ipads", "iOS", "1.0"): (1, 0.1),
+        ("all_iphones", "iOS", "1.0"): (1, 0.1),
+    }
+
+
+@pytest.mark.parametrize(
+    ("categories", "wanted"),
+    [
+        (("*",), ["hang.rate", "launch.time"]),
+        (("launch",), ["launch.time"]),
+        (("Launch", "hang"), ["hang.rate", "launch.time"]),
+        (("!LAUNCH",), ["hang.rate"]),
+        (("!l*", "*"), ["hang.rate"]),
+        (("STORAGE",), []),
+    ],
+)
+def test_categories_are_chosen_without_regard_to_case(categories: tuple[str, ...], wanted: list[str]) -> None:
+    """Category globs follow the same rule as devices, but for case."""
+    result = converted(
+        metric(dataset("all_iphones", point("1.0", **FULL), goal=1.0)),
+        metric(
+            dataset("all_iphones", point("1.0", **FULL), goal=1.0), category="HANG", identifier="hangRate"
+        ),
+        categories=categories,
+    )
+    assert [str(item.name) for item in result.gauges if str(item.name).count(".") == 2] == [
+        f"appstore.{name}" for name in wanted
+    ]
+    assert result.left_out["filtered"] == 6 * (2 - len(wanted))
+
+
+def test_the_cap_keeps_what_matters_most() -> None:
+    """Kept longest: family values, goals and bands, spreads, margins, models' values, parts, the rest."""
+    product = metric(
+        dataset("all_iphones", point("1.0", **FULL), point("1.1", **FULL), goal=1.0),
+        dataset("iPhone9,1", point("1.1", **FULL)),
+        dataset("iPhone14,2", point("1.0"), point("1.1")),
+    )
+    kept = []
+    for cap in range(22):
+        result = converted(product, cap=cap)
+        of_spreads = [f"time.by_device {device} {version}" for device, _, version in spreads(result)]
+        kept.append(Counter(series(result) + of_spreads))
+    added = [line for fewer, more in pairwise(kept) for line in (more - fewer).elements()]
+    assert added == [
+        "time all_iphones 1.1",
+        "time all_iphones 1.0",
+        "time.goal all_iphones 1.1",
+        "time.goal_band all_iphones 1.1",
+        "time.goal_band all_iphones 1.0",
+        "time.by_device all_iphones 1.1",
+        "time.by_device all_iphones 1.0",
+        "time.error_margin all_iphones 1.1",
+        "time.error_margin all_iphones 1.0",
+        "time iPhone14,2 1.1",
+        "time iPhone9,1 1.1",
+        "time iPhone14,2 1.0",
+        "time.breakdown all_iphones 1.1",
+        "time.breakdown all_iphones 1.1",
+        "time.breakdown all_iphones 1.0",
+        "time.breakdown all_iphones 1.0",
+        "time.breakdown iPhone9,1 1.1",
+        "time.breakdown iPhone9,1 1.1",
+        "time.error_margin iPhone9,1 1.1",
+        "time.goal_band iPhone9,1 1.1",
+    ]
+
+
+def test_what_the_cap_held_back_is_counted() -> None:
+    """`capped` counts series by metric, distributions included; `left_out` counts Apple's values."""
+    product = metric(dataset("all_iphones", point("1.0")), dataset("iPhone9,1", point("1.0")))
+    result = converted(product, cap=0)
+    assert (result.gauges, result.distributions, result.series.total()) == ([], [], 0)
+    assert result.capped == {"appstore.launch.time": 2, "appstore.launch.time.by_device": 1}
+    assert result.left_out == {"series_cap": 2}
+
+
+def test_a_series_that_comes_twice_counts_once() -> None:
+    """The first of two points of one series leaves; the values of the second are counted as duplicates."""
+    result = converted(
+        metric(
+            dataset("all_iphones", point("1.0", 100.0, goal="good"), point("1.0", 200.0, **FULL), goal=5.0)
+        ),
+        metric(dataset("all_iphones", point("1.0", 300.0), goal=6.0)),
+    )
+    assert series(result) == [
+        "time all_iphones 1.0",
+        "time.goal all_iphones 1.0",
+        "time.goal_band all_iphones 1.0",
+    ]
+    assert result.left_out == {"duplicate": 5 + 2}
+    assert [given.value for given in result.gauges[0].data.data_points] == [0.1]  # type: ignore[union-attr]
+
+
+def test_two_units_do_not_make_two_series_of_one() -> None:
+    """Back ends know a series by name and tags: the same in another unit is a duplicate."""
+    result = converted(
+        metric(dataset("all_iphones", point("1.0", goal="good"))),
+        metric(dataset("all_iphones", point("1.0", goal="good"), point("1.1")), unit="fortnights"),
+    )
+    assert series(result) == [
+        "time all_iphones 1.0",
+        "time all_iphones 1.1",
+        "time.goal_band all_iphones 1.0",
+    ]
+    assert result.left_out == {"duplicate": 2}
+    assert [item.unit for item in result.gauges] == ["s", "{fortnights}", "{band}"]
+    assert result.unknown_units == {"{fortnights}"}
+
+
+def test_a_metric_in_two_parts_has_one_spread() -> None:
+    """Models of one family are observed together, even where Apple lists the metric twice."""
+    result = converted(
+        metric(dataset("iPhone14,2", point("1.0", 100.0))), metric(dataset("iPhone9,1", point("1.0", 300.0)))
+    )
+    assert spreads(result) == {("all_iphones", "iOS", "1.0"): (2, 0.4)}
+
+
+def test_a_number_too_large_for_its_unit_is_left_out() -> None:
+    """1e306 MB is not a number of bytes: it leaves neither as a gauge nor in a distribution."""
+    result = converted(metric(dataset("iPhone14,2", point("1.0", 1e306, errorMargin=1.0)), unit="MB"))
+    assert series(result) == ["time.error_margin iPhone14,2 1.0"]
+    assert result.left_out == {"out_of_range": 1}
+    assert result.distributions == []
+
+
+def test_numbers_too_large_to_add_up_do_not_cost_the_answer() -> None:
+    """Two finite values whose sum is no double still leave, and so does their spread."""
+    result = converted(
+        metric(
+            dataset("iPhone14,2", point("1.0", 1e308)), dataset("iPhone9,1", point("1.0", 1e308)), unit="s"
+        )
+    )
+    assert len(series(result)) == 2
+    assert spreads(result)["all_iphones", "iOS", "1.0"][0] == 2
+
+
+def test_an_unknown_percentile_keeps_its_last_word() -> None:
+    """`p50` and `p90` stand for Apple's words; another word stays; no word, no attribute."""
+    words = ("percentile.fifty", "percentile.ninety", "percentile.ninetyNine", "mean", "", "a. b", "a.")
+    result = converted(
+        metric(
+            *(dataset(f"all_{number}", point("1.0"), percentile=word) for number, word in enumerate(words))
+        )
+    )
+    told = [(given.attributes or {}).get("percentile") for given in result.gauges[0].data.data_points]
+    assert told == ["p50", "p90", "ninetyNine", "mean", None, "b", None]
