@@ -107,15 +107,13 @@ class Cycle:
         """
         started = self._clock()
         report = CycleReport(self._account.name)
-        used = self._quota.used(started)
         try:
             apps = self._apps(report)
             self._ask(apps, report)
         except AppStoreError as error:
             report.failures.append(error)
-        now = self._clock()
-        report.requests = max(0, self._quota.used(now) - used)
-        report.seconds = now - started
+        report.requests = len(self._state.requests(self._account.key_id, started))
+        report.seconds = self._clock() - started
         return report
 
     def _apps(self, report: CycleReport) -> list[App]:

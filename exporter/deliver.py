@@ -4,8 +4,8 @@ One pass sends what is owed (the outbox, oldest first), then the newest gauges w
 ends early when the endpoint is not there, or refuses everything; the next heartbeat goes on from there.
 
 A request that the endpoint calls bad, or breaks over, is set aside until the others were sent, and then
-halved until the bad point stands alone. Such a point is given up only if the endpoint accepted something else
-in the same pass: otherwise nobody can tell a bad point from a bad endpoint, and everything is kept.
+halved until the bad point stands alone. Such a point is given up only if the endpoint accepts another one
+right then: otherwise nobody can tell a bad point from a bad endpoint, and everything is kept.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from random import Random
 from typing import Any
 
 from exporter.otlp.edit import metric_names, restamp_windows, select
@@ -23,8 +24,10 @@ from exporter.state import Item, State
 
 SECOND = 1_000_000_000
 TOO_OLD = 50 * 60 * SECOND  # Datadog takes nothing older than an hour
+TOO_NEW = 5 * 60 * SECOND  # nor more than ten minutes ahead, as after a clock was set back
 _BACKOFF = (1.0, 2.0, 4.0)  # seconds before the second, third and fourth attempt of a request
-_MOST_REFUSALS = 32  # in a row, with nothing accepted in the pass: enough to find one bad point in 2^31
+_LONGEST_WAIT = 3600.0  # seconds that an endpoint may ask for; a mistake must not silence us for years
+_MOST_REFUSALS = 32  # in a row, before the endpoint has to show that it still accepts something
 
 
 @dataclass(slots=True)
@@ -88,6 +91,8 @@ class Deliverer:
         with self._turn:
             started = self._clock()
             delivery = Delivery()
+            # Should the clock have gone back, no longer than an endpoint may ask for.
+            self._not_before = min(self._not_before, started + _LONGEST_WAIT)
             if started < self._not_before:
                 delivery.complete = False
                 delivery.problem = f"the endpoint asked to wait {self._not_before - started:.0f} s more"
@@ -98,22 +103,28 @@ class Deliverer:
             return delivery
 
     def _pass(self, delivery: Delivery) -> None:
-        self._restamp_what_is_too_old()
+        self._restamp_what_no_backend_takes()
         attempt = _Attempt(self._sink, self._sleep, self._patience, delivery)
-        suspects: list[list[Item]] = []
+        suspects: list[Item] = []
+        refused = 0
         try:
             for items in _batches(self._items()):
                 body = _joined(self._dated(item) for item in items)
                 if attempt.send(body).outcome is Outcome.ACCEPTED:
                     self._state.acknowledge(items)
                 else:
-                    suspects.append(items)
-            for items in suspects:
-                self._take_apart(items, attempt)
+                    suspects += items
+                    refused += 1
+                if refused == _MOST_REFUSALS and not attempt.proof:
+                    break
+            if suspects and not attempt.proof:
+                attempt.find_proof(self._samples(suspects))
+            for item in suspects:
+                self._take_apart(item, attempt)
         except _Stop as stop:
             delivery.complete = False
             delivery.problem = str(stop)
-            self._not_before = self._clock() + attempt.asked_to_wait
+            self._not_before = self._clock() + min(attempt.asked_to_wait, _LONGEST_WAIT)
 
     def _items(self) -> Iterator[Item]:
         yield from self._state.outbox()
@@ -122,34 +133,40 @@ class Deliverer:
     def _dated(self, item: Item) -> Body:
         """What is owed keeps its time; new gauges have the time of their answer; others are of now."""
         now = int(self._clock() * SECOND)
-        if item.table == "outbox" or (not item.sent and now - item.stamp < TOO_OLD):
+        if item.table == "outbox" or (not item.sent and _is_taken(item.stamp, now)):
             return item.body
         return restamp(item.body, item.stamp, now)
 
-    def _restamp_what_is_too_old(self) -> None:
-        """Move all that an app is owed close to now, a second apart, when the oldest of it got too old.
+    def _restamp_what_no_backend_takes(self) -> None:
+        """Move all that an app is owed close to now, a second apart, when one of it is too old, or ahead.
 
         A second apart, because Datadog keeps one value per series and second. All of the app's, because the
         windows of a series must not overlap. Stored before it is sent, so that a retry bears the same time.
         """
         now = int(self._clock() * SECOND)
         for account, app_id, ends in self._state.owed_since():
-            if now - ends[0] >= TOO_OLD:
+            if not (_is_taken(ends[0], now) and _is_taken(ends[-1], now)):
                 times = {end: now - later * SECOND for later, end in enumerate(reversed(ends))}
                 self._state.move_windows(account, app_id, times, partial(restamp_windows, times=times))
                 self._log.info("delivery.restamped", account=account, app=app_id, items=len(ends))
 
-    def _take_apart(self, items: list[Item], attempt: _Attempt) -> None:
-        for item in items:
-            search = _Search(attempt)
-            search.within(self._dated(item), 0)
-            if not search.refused:
-                self._state.acknowledge([item])
-            elif search.final and attempt.delivery.accepted:
-                self._give_up(item, search, attempt.delivery)
-            else:
-                attempt.delivery.complete = False
-                attempt.delivery.problem = search.message
+    def _samples(self, items: list[Item]) -> Iterator[Body]:
+        """Single points from all over these items: bad ones often stand together."""
+        chance = Random(0)  # noqa: S311  # nothing secret; the same points each time
+        for _ in range(_MOST_REFUSALS):
+            item = chance.choice(items)
+            yield _one_point(self._dated(item), chance.randrange(item.body.points))
+
+    def _take_apart(self, item: Item, attempt: _Attempt) -> None:
+        search = _Search(attempt)
+        search.within(self._dated(item), 0)
+        if not search.refused:
+            self._state.acknowledge([item])
+        elif search.final and attempt.endpoint_works():
+            self._give_up(item, search, attempt.delivery)
+        else:
+            attempt.delivery.complete = False
+            attempt.delivery.problem = search.message
 
     def _give_up(self, item: Item, search: _Search, delivery: Delivery) -> None:
         lost = select(item.body, lambda number: number in search.refused)
@@ -175,6 +192,7 @@ class _Attempt:
     ) -> None:
         self.delivery = delivery
         self.asked_to_wait = 0.0
+        self.proof: Body | None = None  # something that the endpoint accepted in this pass
         self._sink = sink
         self._sleep = sleep
         self._patience = patience
@@ -182,6 +200,28 @@ class _Attempt:
 
     def send(self, body: Body) -> Reply:
         """Send a request. The reply is ACCEPTED, BAD_DATA or FAILED; anything else raises _Stop."""
+        reply = self._try(body)
+        self._count(reply, body)
+        return reply
+
+    def find_proof(self, samples: Iterator[Body]) -> None:
+        """Send these one by one until the endpoint accepts one; raises _Stop if it accepts none."""
+        reply = Reply(Outcome.FAILED)
+        for sample in samples:
+            reply = self._try(sample)
+            if reply.outcome is Outcome.ACCEPTED:
+                self.proof = sample
+                return
+        raise _Stop(reply.message)
+
+    def endpoint_works(self) -> bool:
+        """Whether the endpoint still accepts what it has accepted in this pass."""
+        if self.proof is None:
+            return False
+        self.proof = _one_point(self.proof, 0)
+        return self._try(self.proof).outcome is Outcome.ACCEPTED
+
+    def _try(self, body: Body) -> Reply:
         reply = self._once(body)
         for backoff in _BACKOFF:
             if reply.outcome is not Outcome.RETRY:
@@ -195,7 +235,8 @@ class _Attempt:
         if reply.outcome is Outcome.RETRY:
             self.asked_to_wait = reply.retry_after or 0.0
             raise _Stop(reply.message)
-        self._count(reply, body)
+        if reply.outcome is Outcome.REFUSED:
+            raise _Stop(reply.message)
         return reply
 
     def _once(self, body: Body) -> Reply:
@@ -204,16 +245,16 @@ class _Attempt:
 
     def _count(self, reply: Reply, body: Body) -> None:
         delivery = self.delivery
-        if reply.outcome is Outcome.REFUSED:
-            raise _Stop(reply.message)
         if reply.outcome is Outcome.ACCEPTED:
             rejected = min(reply.rejected, body.points)
             delivery.accepted += body.points - rejected
             delivery.rejected += rejected
             delivery.problem = reply.message or delivery.problem
+            self.proof = self.proof or body
+            self._refusals = 0
             return
         self._refusals += 1
-        if not delivery.accepted and self._refusals >= _MOST_REFUSALS:
+        if self._refusals % _MOST_REFUSALS == 0 and self.proof and not self.endpoint_works():
             raise _Stop(reply.message)
 
 
@@ -259,3 +300,12 @@ def _batches(items: Iterator[Item]) -> Iterator[list[Item]]:
 def _joined(bodies: Iterator[Body]) -> Body:
     parts = list(bodies)
     return Body(b"".join(part.data for part in parts), sum(part.points for part in parts))
+
+
+def _is_taken(time: int, now: int) -> bool:
+    """Whether backends take a point of that time."""
+    return -TOO_NEW < now - time < TOO_OLD
+
+
+def _one_point(body: Body, number: int) -> Body:
+    return select(body, lambda candidate: candidate == number)

@@ -7,7 +7,16 @@ from urllib.parse import urlsplit
 
 from opentelemetry.sdk.metrics.export import MetricExporter
 
-from exporter.otlp.sink import ConsoleSink, FileSink, GrpcSink, HttpSink, Sink, Tls, grpc_credentials
+from exporter.otlp.sink import (
+    ConsoleSink,
+    FileSink,
+    GrpcSink,
+    HttpSink,
+    Sink,
+    Tls,
+    grpc_credentials,
+    is_loopback,
+)
 from exporter.selfmetrics import DELTA
 from exporter.settings import Otlp
 
@@ -44,10 +53,12 @@ def open_sdk_exporter(otlp: Otlp) -> MetricExporter | None:
     if otlp.protocol == "grpc":
         return _sdk_grpc_exporter(otlp, timeout)
     if otlp.protocol == "http/protobuf":
+        import requests  # type: ignore[import-untyped, unused-ignore]  # comes with the SDK's exporter
         from opentelemetry.exporter.otlp.proto.http import Compression
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 
-        tls = _tls(otlp)
+        tls, session = _tls(otlp), requests.Session()
+        session.trust_env = not is_loopback(otlp.metrics_url)
         return OTLPMetricExporter(
             endpoint=otlp.metrics_url,
             certificate_file=str(tls.certificate) if tls.certificate else None,
@@ -56,6 +67,7 @@ def open_sdk_exporter(otlp: Otlp) -> MetricExporter | None:
             headers=_headers(otlp),
             timeout=timeout,
             compression=Compression.Gzip if otlp.compression == "gzip" else Compression.NoCompression,
+            session=session,
             preferred_temporality=dict(DELTA),
         )
     return None

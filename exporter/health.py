@@ -6,12 +6,16 @@ restarting does not help, and the answer says what does.
 
 from __future__ import annotations
 
+import socket
+import socketserver
+import sys
 import threading
 from collections.abc import Iterable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
-from exporter.errors import ConfigError
+from exporter.errors import ConfigError, ExporterError
 from exporter.status import Status
 
 
@@ -36,8 +40,8 @@ class HealthServer:
     @property
     def url(self) -> str:
         """Where it listens."""
-        host, port = self._server.server_address[:2]
-        return f"http://{host!s}:{port}"
+        host, port = str(self._server.server_address[0]), self._server.server_address[1]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def close(self) -> None:
         """Stop listening."""
@@ -51,7 +55,17 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], status: Status) -> None:
         self.status = status
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        # HTTPServer asks the resolver for its own name here, which can take seconds.
+        socketserver.TCPServer.server_bind(self)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A probe that hung up is nothing to log."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -61,6 +75,14 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
 
     def do_GET(self) -> None:
+        try:
+            self._get()
+        except ExporterError as error:  # the state file cannot be read
+            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, [str(error)])
+
+    do_HEAD = do_GET  # noqa: N815  # http.server finds methods by this name
+
+    def _get(self) -> None:
         status = self.server.status
         match self.path.partition("?")[0]:
             case "/livez":
@@ -71,8 +93,6 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(HTTPStatus.OK, status.lines())
             case _:
                 self._answer(HTTPStatus.NOT_FOUND, ["There is /livez, /readyz and the status page at /."])
-
-    do_HEAD = do_GET  # noqa: N815  # http.server finds methods by this name
 
     def _health(self, reasons: list[str]) -> None:
         if reasons:

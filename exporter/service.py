@@ -18,7 +18,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.executors.base import BaseExecutor, run_job
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 
@@ -139,10 +139,10 @@ class Exporter:
         try:
             yield
         except ExporterError as error:
-            self.status.broken(error)
+            self.status.broken(error, f"{what} {account}".strip())
             self._log.error(f"{what}.failed", account=account or None, reason=error.reason, error=str(error))
         except Exception as error:  # noqa: BLE001  # a bug must not end the schedule; it is logged whole
-            self.status.broken(error)
+            self.status.broken(error, f"{what} {account}".strip())
             self._log.exception(f"{what}.failed", account=account or None, reason="bug")
 
     def _cycle(self, account: Account) -> Cycle:
@@ -273,12 +273,29 @@ def run(exporter: Exporter, stop: threading.Event, log: Any) -> None:
             health.close()
 
 
+class _DaemonThreads(BaseExecutor):  # type: ignore[misc]  # apscheduler has no types
+    """A thread for each job, which the process does not wait for at its end.
+
+    The pool that comes with APScheduler keeps a process from ending until the last answer has come.
+    """
+
+    def _do_submit_job(self, job: Any, run_times: list[datetime]) -> None:
+        threading.Thread(target=self._run, args=(job, run_times), daemon=True).start()
+
+    def _run(self, job: Any, run_times: list[datetime]) -> None:
+        try:
+            events = run_job(job, job._jobstore_alias, run_times, self._logger.name)
+        except BaseException as error:  # noqa: BLE001  # the scheduler has to know that the job is over
+            self._run_job_error(job.id, error, error.__traceback__)
+        else:
+            self._run_job_success(job.id, events)
+
+
 def _scheduler(exporter: Exporter) -> BackgroundScheduler:
     settings = exporter.settings
     now = datetime.now(UTC)
-    workers = len(settings.accounts) + 1
     scheduler = BackgroundScheduler(
-        executors={"default": ThreadPoolExecutor(workers)},
+        executors={"default": _DaemonThreads()},
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         timezone=UTC,
     )

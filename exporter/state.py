@@ -117,6 +117,8 @@ class State:
                 self._db.execute("PRAGMA synchronous = FULL")
                 self._migrate()
         except StateError:
+            if hasattr(self, "_db"):
+                self._db.close()
             self._release()
             raise
 
@@ -385,8 +387,10 @@ def recent_requests(path: Path, key_id: str, since: float) -> list[float]:
     """
     if not path.is_file():
         return []
+    # Nobody has it open: reading it as it stands spares SQLite the two files that it makes beside a WAL.
+    alone = "" if path.with_name(path.name + "-wal").exists() else "&immutable=1"
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{alone}", uri=True)) as db:
             query = "SELECT at FROM request WHERE key_id = ? AND at >= ? ORDER BY at"
             return [at for (at,) in db.execute(query, (key_id, since))]
     except sqlite3.Error:

@@ -32,7 +32,7 @@ class Status:
         self._started = clock()
         self._beat = time.monotonic()
         self._reports: dict[str, CycleReport] = {}
-        self._broken = ""
+        self._broken: dict[str, str] = {}
         self._units: set[str] = set()
         self.delivery: Delivery | None = None
 
@@ -40,6 +40,7 @@ class Status:
         """An account was polled."""
         with self._lock:
             self._reports[report.account] = report
+            self._broken.pop(f"poll {report.account}", None)
 
     def reports(self) -> list[CycleReport]:
         """The last poll of each account that was polled."""
@@ -51,13 +52,13 @@ class Status:
         with self._lock:
             self.delivery = delivery
             self._beat = time.monotonic()
-            self._broken = ""
+            self._broken.pop("heartbeat", None)
 
-    def broken(self, error: Exception) -> None:
-        """A poll or a delivery could not be done at all, such as when the state file is not writable."""
+    def broken(self, error: Exception, job: str) -> None:
+        """`poll` with an account, or `heartbeat`, could not be done at all, such as by a full disk."""
         text = str(error) if isinstance(error, ExporterError) else f"a bug: {type(error).__name__}"
         with self._lock:
-            self._broken = text
+            self._broken[job] = text
 
     def new_units(self, report: CycleReport) -> set[str]:
         """The unknown units of a report that were not seen since the start."""
@@ -86,8 +87,8 @@ class Status:
     def not_ready(self) -> list[str]:
         """Why somebody should look; empty when data comes in and goes out."""
         with self._lock:
-            reports, delivery, broken = dict(self._reports), self.delivery, self._broken
-        reasons = [broken] if broken else []
+            reports, delivery = dict(self._reports), self.delivery
+            reasons = list(dict.fromkeys(self._broken.values()))
         for account in self._settings.accounts:
             report = reports.get(account.name)
             if report and report.failures:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
 import httpx
 from google.protobuf import json_format
@@ -111,6 +112,7 @@ class HttpSink:
                 **(headers or {}),
             },
             timeout=timeout,
+            trust_env=not is_loopback(url),  # a proxy of the environment is not to take it off this machine
             verify=_ssl_context(tls) if tls and url.startswith("https:") else True,
         )
 
@@ -240,7 +242,9 @@ class FileSink:
         fields = json_format.MessageToDict(message, use_integers_for_enums=True)
         line = json.dumps(fields, separators=(",", ":"), ensure_ascii=False) + "\n"
         try:
-            with self._path.open("ab") as file:
+            with self._path.open("a+b") as file:
+                if _is_cut_off(file):  # by a kill or a full disk: what follows stands on a line of its own
+                    file.write(b"\n")
                 file.write(line.encode())
                 file.flush()
                 os.fsync(file.fileno())
@@ -250,6 +254,14 @@ class FileSink:
 
     def close(self) -> None:
         """Nothing is kept open."""
+
+
+def _is_cut_off(file: IO[bytes]) -> bool:
+    """Whether a file's last line has no end."""
+    if file.seek(0, os.SEEK_END) == 0:
+        return False
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) != b"\n"
 
 
 def grpc_credentials(tls: Tls) -> grpc.ChannelCredentials:
@@ -263,6 +275,12 @@ def grpc_credentials(tls: Tls) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(
         *(_pem(path) for path in (tls.certificate, tls.client_key, tls.client_certificate))
     )
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL leads to this machine itself."""
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _success(kind: str, answer: bytes) -> Reply:
@@ -333,7 +351,7 @@ def _retry_info(error: Any) -> float | None:
         return None
     for detail in status.details:
         if detail.Unpack(info):
-            return float(info.retry_delay.seconds + info.retry_delay.nanos / 1e9)
+            return max(0.0, float(info.retry_delay.seconds + info.retry_delay.nanos / 1e9))
     return None
 
 

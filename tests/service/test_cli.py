@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from exporter import __version__
+from exporter.cli import main
+from tests.service.service_world import command, ended, running, terminate, wait_until
+
+ACCOUNT = {"ASC_KEY_ID": "KEY", "ASC_ISSUER_ID": "ISSUER", "ASC_PRIVATE_KEY": "hush-hush-not-a-key"}
+
+
+@pytest.mark.parametrize("arguments", [("run",), ("once",), ("once", "--dry-run"), ("check",)])
+@pytest.mark.parametrize(
+    ("environ", "says"),
+    [
+        ({}, "no App Store Connect account is configured"),
+        (ACCOUNT, "account main: the private key is not a PEM file"),
+        ({**ACCOUNT, "PERFPOWER__SCHEDULE__HEARTBEAT": "soon"}, "schedule.heartbeat"),
+        ({"PERFPOWER_CONFIG": "nowhere.yaml"}, "nowhere.yaml"),
+    ],
+)
+def test_a_configuration_error_is_a_sentence_and_status_2(
+    tmp_path: Path, arguments: tuple[str, ...], environ: dict[str, str], says: str
+) -> None:
+    """No traceback, no secret, nothing started, nothing written."""
+    state = {
+        "PERFPOWER_STATE": str(tmp_path / "state" / "state.db"),
+        "PERFPOWER__HTTP__LISTEN": "127.0.0.1:0",
+    }
+    https = {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://127.0.0.1:1"}
+    result = CliRunner(env={**dict.fromkeys(ACCOUNT), **state, **https, **environ}).invoke(
+        main, list(arguments)
+    )
+    assert result.exit_code == 2
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert result.stderr.startswith("error: ")
+    assert says in result.stderr
+    assert "hush" not in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command_name", ["run", "once", "check"])
+def test_a_certificate_that_is_missing_is_a_configuration_error(tmp_path: Path, command_name: str) -> None:
+    """It is found before anything is asked or sent."""
+    environ = {
+        **ACCOUNT,
+        "PERFPOWER_STATE": str(tmp_path / "state.db"),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "https://127.0.0.1:1",
+        "OTEL_EXPORTER_OTLP_CERTIFICATE": str(tmp_path / "no.pem"),
+    }
+    result = CliRunner(env=environ).invoke(main, [command_name])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: a certificate file of otlp cannot be used")
+
+
+def test_an_unusable_state_is_a_sentence_and_status_1(tmp_path: Path) -> None:
+    """A damaged state file is no configuration error, and no traceback either."""
+    path = tmp_path / "state.db"
+    path.write_bytes(b"no database" * 1000)
+    environ = {**ACCOUNT, "PERFPOWER_STATE": str(path)}
+    done = ended(command("once"), environ, tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {path}: the state file cannot be used (file is not a database).")
+    assert "Traceback" not in done.stderr
+
+
+def test_each_command_explains_itself() -> None:
+    """The version, the commands with their help, and exit status 2 for what is none."""
+    runner = CliRunner()
+    assert runner.invoke(main, ["--version"]).output == f"perfpower-exporter, version {__version__}\n"
+    assert set(main.commands) == {"run", "once", "check", "sandbox"}
+    for name in ("run", "once", "check", "sandbox"):
+        result = runner.invoke(main, [name, "-h"])
+        assert result.exit_code == 0
+        assert result.output.startswith("Usage: ")
+    assert runner.invoke(main, ["fly"]).exit_code == 2
+
+
+def test_the_sandbox_alone_prints_what_an_exporter_needs(tmp_path: Path) -> None:
+    """Its lines are read by a shell; with them `check` goes well; SIGTERM ends it with status 0."""
+    output = tmp_path / "sandbox.env"
+    with running(command("sandbox"), {"PYTHONUNBUFFERED": "1"}, output) as process:
+        wait_until(lambda: "OTEL_EXPORTER_OTLP_ENDPOINT" in output.read_text())
+        shell = f". {output}; export PERFPOWER_STATE={tmp_path}/state.db; exec {' '.join(command('check'))}"
+        done = ended(["/bin/sh", "-c", shell], {}, tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert terminate(process) == 0

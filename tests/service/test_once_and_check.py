@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from exporter.sandbox import AppStoreSandbox, Fault, OtlpFault, Sandbox
+from tests.service.service_world import OWN, command, ended, values
+
+ONE_APP = "com.example.harbour"
+
+
+class Runs:
+    """Commands that end by themselves, between both ends."""
+
+    def __init__(self, folder: Path, sandbox: Sandbox) -> None:
+        self.folder = folder
+        self.sandbox = sandbox
+
+    def __call__(self, *arguments: str, **more: str) -> tuple[int, str, str]:
+        environ = {**self.sandbox.environ(), "PERFPOWER_STATE": str(self.folder / "state.db"), **more}
+        done = ended(command(*arguments), environ, self.folder)
+        assert "Traceback" not in done.stderr + done.stdout
+        assert self.sandbox.appstore.private_key_pem[40:60] not in done.stderr + done.stdout
+        return done.returncode, done.stdout, done.stderr
+
+    def files(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Runs]:
+    with Sandbox(appstore=AppStoreSandbox(day=lambda: 100.0)) as sandbox:
+        yield Runs(tmp_path, sandbox)
+
+
+def test_once_that_went_well_exits_with_0(run: Runs) -> None:
+    """Everything polled and delivered, the exporter's own metrics too; a second run owes nothing new."""
+    assert run("once")[0] == 0
+    receiver = run.sandbox.receiver
+    histograms = receiver.distinct_histograms()
+    assert histograms
+    assert values(receiver)
+    assert {f"{OWN}polls", f"{OWN}requests", f"{OWN}points.sent"} <= {point.name for point in receiver.points}
+    assert run("once")[0] == 0
+    assert receiver.distinct_histograms() == histograms
+
+
+def test_once_with_a_failure_exits_with_1_and_delivers_the_rest(run: Runs) -> None:
+    """One app fails: it is named, the others arrive."""
+    run.sandbox.appstore.fail("/v1/apps/1540000002", Fault(404))
+    status, _, log = run("once")
+    assert status == 1
+    assert "1540000002" in log
+    assert {dict(key[0])["service.name"] for key in values(run.sandbox.receiver)} == {
+        "com.example.harbour",
+        "com.example.tidepool",
+    }
+
+
+@pytest.mark.parametrize("fault", [OtlpFault(status=302, headers={"Location": "/"}), OtlpFault(status=400)])
+def test_once_without_an_endpoint_exits_with_1_and_keeps_everything(run: Runs, fault: OtlpFault) -> None:
+    """What could not be delivered is stored; the next run delivers it."""
+    run.sandbox.receiver.answer(fault, times=1000)
+    assert run("once", ASC_APPS=ONE_APP)[0] == 1
+    assert run.sandbox.receiver.points == []
+    run.sandbox.receiver._faults.clear()
+    assert run("once", ASC_APPS=ONE_APP)[0] == 0
+    assert run.sandbox.receiver.distinct_histograms()
+
+
+def test_once_with_a_rejection_exits_with_1(run: Runs) -> None:
+    """A partial success is no success; the log has the Collector's words."""
+    run.sandbox.receiver.answer(OtlpFault(partial_success=(3, "not these three")))
+    status, _, log = run("once")
+    assert status == 1
+    assert "not these three" in log
+
+
+def test_a_dry_run_prints_and_writes_nothing(run: Runs) -> None:
+    """Every point on standard output, the series by metric, no file, no request to the endpoint."""
+    status, out, _ = run("once", "--dry-run")
+    assert status == 0
+    assert run.files() == {}
+    assert run.sandbox.receiver.requests == []
+    points = [line for line in out.splitlines() if re.match(r"\d\d:\d\d:\d\d  appstore\.", line)]
+    match = re.search(r"^(\d+) series would be sent:$", out, re.M)
+    assert match is not None
+    assert int(match[1]) == len(points)
+    assert re.search(r"^ +\d+  appstore\.launch\.time\b", out, re.M)
+    assert "Values of account main that do not leave: " in out
+
+
+def test_looking_leaves_a_real_state_as_it_is(run: Runs) -> None:
+    """With a state from a run before, not a byte of it changes, no file is added, no point is sent."""
+    assert run("once", ASC_APPS=ONE_APP)[0] == 0
+    before, points = run.files(), len(run.sandbox.receiver.points)
+    requests = len(run.sandbox.receiver.requests)
+    assert run("once", "--dry-run", ASC_APPS=ONE_APP)[0] == 0
+    assert len(run.sandbox.receiver.requests) == requests
+    assert run("check", ASC_APPS=ONE_APP)[0] == 0
+    assert len(run.sandbox.receiver.requests) == requests + 1
+    assert len(run.sandbox.receiver.points) == points
+    assert run.files() == before
+
+
+def test_a_check_that_went_well_shows_each_thing(run: Runs) -> None:
+    """Configuration, state, endpoint, key, rate limit, series by app and metric; nothing is written."""
+    status, out, err = run("check")
+    assert (status, err) == (0, "")
+    assert run.files() == {}
+    assert [request.points for request in run.sandbox.receiver.requests] == [0]
+    heads = [line for line in out.splitlines() if line.startswith(("✓", "✗"))]
+    assert len(heads) == 6
+    assert all(line.startswith("✓") for line in heads)
+    assert "rate limit 3600 an hour" in out
+    assert "our share 1800; one poll costs 4" in out
+    assert re.search(r"^ +\d+  com\.example\.harbour$", out, re.M)
+    assert re.search(r"^ +\d+  appstore\.launch\.time\b", out, re.M)
+
+
+def test_a_check_that_went_badly_says_what_to_do(run: Runs) -> None:
+    """A refused key and an endpoint that is elsewhere: one line each, exit status 1, nothing written."""
+    run.sandbox.appstore.fail("/v1/", Fault(401), times=10)
+    run.sandbox.receiver.answer(OtlpFault(status=404))
+    status, out, _ = run("check")
+    assert status == 1
+    assert re.search(
+        r"^✗ endpoint: .*HTTP 404.*Is the Collector running, and otlp.endpoint right\?", out, re.M
+    )
+    assert re.search(r"^✗ account main: .*401.*Check that key SANDBOXKEY is not revoked", out, re.M)
+    assert run.files() == {}
+
+
+def test_a_check_that_selects_no_app_says_so(run: Runs) -> None:
+    """A glob that fits nothing is found out before the first night without data."""
+    status, out, _ = run("check", ASC_APPS="com.elsewhere.*")
+    assert status == 1
+    assert "no app is selected. Check apps.include and apps.exclude." in out
+
+
+def test_a_check_knows_what_the_running_exporter_used(run: Runs) -> None:
+    """The key's share counts for both: a check cannot eat what the exporter needs."""
+    assert run("once", PERFPOWER__LIMITS__KEY_SHARE="0.002")[0] == 0
+    status, out, _ = run("check", PERFPOWER__LIMITS__KEY_SHARE="0.002")
+    assert status == 1
+    assert "put off: " in out
+    assert len(run.sandbox.appstore.requests) == 7
+
+
+def test_two_at_a_time_are_refused(run: Runs, tmp_path: Path) -> None:
+    """A second process on the same state says so with exit status 1, and disturbs nothing."""
+    from exporter.state import State
+
+    state = State(tmp_path / "state.db")
+    try:
+        status, _, err = run("once")
+    finally:
+        state.close()
+    assert status == 1
+    assert re.fullmatch(r"error: .*state\.db: another exporter is using this state file\. .*\n", err)
+    assert run.sandbox.appstore.requests == []
