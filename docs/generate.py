@@ -66,7 +66,8 @@ def metrics_page() -> Iterator[str]:
         "nothing: a point bears the time at which the answer arrived, then the time of the heartbeat.\n\n"
         "A metric or category of Apple's that is not listed is carried through by the same rule of naming: "
         "`appstore.` + the category in lower case + `.` + the identifier in snake case, a leading word that "
-        "repeats the category dropped.\n\n## Apple's metrics\n\n"
+        "repeats the category dropped. So are those of STORAGE, whose names Apple has not documented yet."
+        "\n\n## Apple's metrics\n\n"
     )
     yield table(
         ("Metric", "Unit", "Apple's name", "What it measures"),
@@ -121,6 +122,9 @@ def metrics_page() -> Iterator[str]:
         "values of models, breakdowns, companions of models; within each, newer versions first, then newer "
         "device models. Per-build metrics get what the app's own leave. `perfpower-exporter check` shows the "
         "count before anything is sent.\n\n"
+        "Most of what `aggregate` still sends are families times eight versions, and the distributions. To "
+        "pay less, choose fewer metrics (`collect.categories`) or families (`collect.devices: "
+        "[all_iphones]`, which takes away models and with them the distributions).\n\n"
         "## What is left out, and why\n\n"
         "Counted in `appstore.exporter.points.left_out` by `reason`, and in the log of each poll:\n\n"
     )

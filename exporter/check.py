@@ -17,7 +17,7 @@ from exporter.otlp.encode import Body
 from exporter.otlp.sink import Outcome, Sink
 from exporter.service import Exporter
 from exporter.settings import Account, Settings
-from exporter.state import State, recent_requests
+from exporter.state import State, recent_requests, unreadable
 
 _NOTHING = Body(b"", 0)  # an ExportMetricsServiceRequest without metrics: valid, and it adds nothing
 
@@ -78,10 +78,17 @@ def _account(exporter: Exporter, account: Account) -> Iterator[Finding]:
             + (f"; put off: {', '.join(report.deferred)}" if report.deferred else ""),
         )
     if report.answers:
-        yield Finding(True, _series(report, exporter.settings.limits.series_per_app))
+        yield _series(report, exporter.settings.limits.series_per_app)
 
 
-def _series(report: CycleReport, cap: int) -> str:
+def _series(report: CycleReport, cap: int) -> Finding:
+    if not report.series and report.left_out["filtered"]:
+        remedy = "Check collect.categories and collect.devices."
+        return Finding(
+            False,
+            f"account {report.account}: no series, all {report.left_out['filtered']} "
+            f"values are filtered out. {remedy}",
+        )
     lines = [f"account {report.account}: {report.series.total()} series"]
     lines += [f"    {count:>7}  {app}" for app, count in sorted(report.series_by_app.items())]
     if report.capped:
@@ -89,7 +96,7 @@ def _series(report: CycleReport, cap: int) -> str:
             f"  {report.capped.total()} more would be, but for limits.series_per_app ({cap}): raise it, or "
             "choose less in collect"
         )
-    return "\n".join([*lines, "  by metric:", *series_table(report.series, report.capped)])
+    return Finding(True, "\n".join([*lines, "  by metric:", *series_table(report.series, report.capped)]))
 
 
 def series_table(series: Counter[str], capped: Counter[str]) -> list[str]:
@@ -101,19 +108,29 @@ def series_table(series: Counter[str], capped: Counter[str]) -> list[str]:
 
 
 def _state(path: Path) -> Finding:
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if path.exists() and not os.access(path, os.R_OK | os.W_OK):
-        return Finding(False, f"state: {path} cannot be written. Give the exporter's user the right to.")
-    if not os.access(folder, os.W_OK | os.X_OK) or not folder.is_dir():
-        remedy = "Choose another state.path (PERFPOWER_STATE)."
-        return Finding(False, f"state: {folder} cannot be written. {remedy}")
+    if not _is_writable(path):
+        remedy = (
+            "Choose another state.path (PERFPOWER_STATE), or give the exporter's user the right to write."
+        )
+        return Finding(False, f"state: {path} cannot be written. {remedy}")
+    if problem := unreadable(path):
+        remedy = "Move the file away: the next poll fills a new one."
+        return Finding(False, f"state: {path} is no state file ({problem}). {remedy}")
     return Finding(True, f"state: {path}" + ("" if path.exists() else " (will be made)"))
 
 
+def _is_writable(path: Path) -> bool:
+    """Whether a file could be written there, as far as one can tell without doing it."""
+    if path.exists():
+        return path.is_file() and os.access(path, os.R_OK | os.W_OK)
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+
 def _endpoint(settings: Settings, sink: Sink) -> Finding:
-    where = {"console": "the terminal", "file": str(settings.otlp.file)}.get(
-        settings.otlp.protocol, f"{settings.otlp.metrics_url} ({settings.otlp.protocol})"
-    )
+    where = settings.otlp.destination
+    if settings.otlp.protocol == "file" and not _is_writable(settings.otlp.file):
+        return Finding(False, f"endpoint: {where} cannot be written. Choose another otlp.file.")
     if settings.otlp.protocol in ("console", "file"):
         return Finding(True, f"endpoint: {where}")
     reply = sink.send(_NOTHING)

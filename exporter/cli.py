@@ -87,7 +87,7 @@ def once(ctx: click.Context, config: Path | None, dry_run: bool) -> None:
     from exporter.endpoint import open_sink
     from exporter.state import State
 
-    settings, log = _configured(config)
+    settings, log = _configured(config, level="error" if dry_run else "")
     if dry_run:
         ctx.exit(_dry_run(settings, log))
     with closing(State(settings.state.path)) as state:

@@ -268,6 +268,7 @@ class Cycle:
                 app=app.bundle_id,
                 build=source.build_id or None,
                 cap=self._series_cap,
+                setting="limits.series_per_app",
                 left_out=converted.capped.total(),
                 most=dict(converted.capped.most_common(5)),
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from datetime import datetime
@@ -13,7 +14,7 @@ import click
 
 from exporter import logs, settings
 from exporter.endpoint import open_sink
-from exporter.sandbox import Point, Sandbox
+from exporter.sandbox import AppStoreSandbox, Point, Sandbox
 from exporter.service import Exporter, run
 from exporter.state import State
 
@@ -43,7 +44,9 @@ def run_sandbox(environ: Mapping[str, str], stop: threading.Event) -> None:
         environ: the process's environment, of which the sections `collect`, `limits` and `http` are used.
     """
     with ExitStack() as opened:
-        sandbox = opened.enter_context(Sandbox())
+        first = _minute()
+        appstore = AppStoreSandbox(day=lambda: float(_minute() - first))  # a new day for each poll
+        sandbox = opened.enter_context(Sandbox(appstore=appstore))
         folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="perfpower-sandbox-"))
         chosen = {name: value for name, value in environ.items() if name.startswith(_SECTIONS_OF_THE_USER)}
         logs.configure("critical", "console")  # libraries have nothing to say here that the narrator does not
@@ -52,7 +55,7 @@ def run_sandbox(environ: Mapping[str, str], stop: threading.Event) -> None:
             {**_SCHEDULE, **chosen, **sandbox.environ(), "PERFPOWER_STATE": str(Path(folder) / "state.db")},
         )
         state = opened.enter_context(closing(State(configured.state.path)))
-        narrator = Narrator(sandbox)
+        narrator = Narrator(sandbox, stop)
         exporter = Exporter(configured, state, open_sink(configured.otlp), log=narrator, stop=stop)
         narrator.begin()
         run(exporter, stop, narrator)
@@ -61,8 +64,9 @@ def run_sandbox(environ: Mapping[str, str], stop: threading.Event) -> None:
 class Narrator:
     """Stands where the log stands, and says in sentences what happened."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, stop: threading.Event) -> None:
         self._sandbox = sandbox
+        self._stop = stop
         self._told_examples = False
 
     def begin(self) -> None:
@@ -71,7 +75,9 @@ class Narrator:
             "perfpower-exporter with a built-in App Store Connect and OTLP receiver: "
             "nothing leaves this machine.\n\n"
             f"  App Store Connect  {self._sandbox.appstore.url}  three apps; a day passes each minute\n"
-            f"  OTLP receiver      {self._sandbox.receiver.url}  takes the place of your Collector\n"
+            f"  OTLP receiver      {self._sandbox.receiver.url}  takes the place of your Collector\n\n"
+            "Gauges are sent again at each heartbeat, here every 20 seconds, so that charts have no gaps;\n"
+            "distributions over device models only when they change.\n"
         )
 
     def debug(self, event: str, **fields: object) -> None:
@@ -85,20 +91,22 @@ class Narrator:
             case "poll":
                 self._say(
                     "polled",
-                    "{apps} apps with {requests} requests; {unchanged} of {answers} answers as before; "
-                    "{points} new points, {distributions} distributions, {series} series in them",
+                    "{apps} apps, requests: {requests}; {unchanged} of {answers} answers as before; "
+                    "new gauge points: {points}, changed distributions: {distributions}",
                     fields,
                 )
             case "delivery":
-                self._say("delivered", "{accepted} points in {requests} requests; {owed} items owed", fields)
+                self._say(
+                    "delivered", "{accepted} points, requests: {requests}; items still owed: {owed}", fields
+                )
                 if fields["accepted"] and not self._told_examples:
                     self._tell_examples()
             case "started":
-                self._say("started", "status page at {health}/", fields)
+                self._say("started", "status page at {health}/" if fields["health"] else "", fields)
             case "scheduled" | "stopping":
                 pass
             case "stopped":
-                self._say("stopped", "{owed} items owed", fields)
+                self._say("stopped", "items still owed: {owed}", fields)
             case _:
                 self._say(event, ", ".join(f"{name} {{{name}}}" for name in fields), fields)
 
@@ -106,7 +114,9 @@ class Narrator:
         """One thing that somebody should look at."""
         if event == "cycle.series_cap_reached":
             self._say(
-                "held back", "{left_out} series of {app}, the least important beyond {cap} an app", fields
+                "held back",
+                "{left_out} series of {app}, the least important beyond {cap} an app ({setting})",
+                fields,
             )
         else:
             self._say(event, ", ".join(f"{name} {{{name}}}" for name in fields), fields)
@@ -114,7 +124,10 @@ class Narrator:
     error = exception = warning
 
     def _say(self, what: str, sentence: str, fields: Mapping[str, object]) -> None:
-        click.echo(f"{datetime.now():%H:%M:%S}  {what:<10} {sentence.format(**fields)}")
+        try:
+            click.echo(f"{datetime.now():%H:%M:%S}  {what:<10} {sentence.format(**fields)}")
+        except BrokenPipeError:  # nobody reads any more, as after `| head`
+            self._stop.set()
 
     def _tell_examples(self) -> None:
         self._told_examples = True
@@ -123,6 +136,7 @@ class Narrator:
         for app, versions in _launch_times(points).items():
             click.echo(f"  {app:<28}" + "".join(f"{version:>9}" for version in versions))
             click.echo(f"  {'':<28}" + "".join(f"{value:>9.3f}" for value in versions.values()))
+            click.echo(f"  {'':<28} {_verdict(versions)}")
         names = sorted({point.name for point in points if not point.name.startswith("appstore.exporter.")})
         click.echo(f"\n… and {len(names)} metrics in all, {names[0]} to {names[-1]}.\n{_OWN_ACCOUNT}")
 
@@ -140,6 +154,18 @@ def _launch_times(points: list[Point]) -> dict[str, dict[str, float]]:
             versions = apps.setdefault(str(point.resource["service.name"]), {})
             versions[str(of["version"])] = float(point.value or 0.0)
     return apps
+
+
+def _verdict(versions: dict[str, float]) -> str:
+    """The newest version against the mean of the others."""
+    *others, newest = versions.values()
+    change = newest / (sum(others) / len(others)) - 1
+    sign = "as before" if abs(change) < 0.1 else "slower: a regression" if change > 0 else "faster"
+    return f"{list(versions)[-1]}: {change:+.0%} against the versions before, {sign}"
+
+
+def _minute() -> int:
+    return int(time.time() // 60)
 
 
 def _version(point: Point) -> list[int]:

@@ -114,13 +114,14 @@ class Exporter:
             self.state.finish_run(name, self._clock(), settings_digest(self.settings))
         return report
 
-    def deliver(self) -> Delivery:
-        """Send what is owed, and the newest gauges."""
+    def deliver(self, *, news: bool = True) -> Delivery:
+        """Send what is owed, and the newest gauges; `news` says whether that is worth a line in the log."""
         before = self.status.delivery
         delivery = self._deliverer.deliver()
         self.status.delivered(delivery)
         self._metrics.delivered(delivery)
-        self._log_delivery(delivery, news=before is None or before.outcome != delivery.outcome)
+        changed = before is None or before.outcome != delivery.outcome
+        self._log_delivery(delivery, news=bool(delivery.requests) and (news or changed))
         return delivery
 
     def poll_and_deliver(self, name: str) -> None:
@@ -132,7 +133,7 @@ class Exporter:
     def heartbeat(self) -> None:
         """What the schedule does between polls."""
         with self._logged("heartbeat", ""):
-            self.deliver()
+            self.deliver(news=False)
 
     @contextmanager
     def _logged(self, what: str, account: str) -> Iterator[None]:
@@ -219,8 +220,8 @@ class Exporter:
         )
 
     def _log_delivery(self, delivery: Delivery, news: bool) -> None:
-        """A delivery that went as the one before it is not worth a line, unless someone debugs."""
-        write = self._log.info if news and delivery.requests else self._log.debug
+        """A heartbeat that went as the one before it is not worth a line, unless someone debugs."""
+        write = self._log.info if news else self._log.debug
         if delivery.outcome != "ok":
             write = self._log.warning
         write(
@@ -231,6 +232,7 @@ class Exporter:
             given_up=delivery.given_up,
             owed=delivery.owed,
             requests=delivery.requests,
+            endpoint=self.settings.otlp.destination if delivery.problem else None,
             endpoint_says=delivery.problem or None,
             seconds=round(delivery.seconds, 2),
         )
@@ -262,7 +264,7 @@ def run(exporter: Exporter, stop: threading.Event, log: Any) -> None:
         log.info(
             "started",
             heartbeat_seconds=schedule.heartbeat,
-            endpoint=settings.otlp.metrics_url,
+            endpoint=settings.otlp.destination,
             health=health.url if health else None,
         )
         stop.wait()

@@ -112,6 +112,8 @@ class State:
         self._lock_file = _lock_file(path) if path else None
         try:
             with self._errors():
+                if path and not path.exists():
+                    path.touch(mode=0o600)
                 self._db = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = FULL")
@@ -385,16 +387,28 @@ def recent_requests(path: Path, key_id: str, since: float) -> list[float]:
 
     None are known where there is no file, or where it cannot be read.
     """
-    if not path.is_file():
-        return []
-    # Nobody has it open: reading it as it stands spares SQLite the two files that it makes beside a WAL.
-    alone = "" if path.with_name(path.name + "-wal").exists() else "&immutable=1"
+    query = "SELECT at FROM request WHERE key_id = ? AND at >= ? ORDER BY at"
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{alone}", uri=True)) as db:
-            query = "SELECT at FROM request WHERE key_id = ? AND at >= ? ORDER BY at"
-            return [at for (at,) in db.execute(query, (key_id, since))]
+        return [at for (at,) in _look(path, query, key_id, since)] if path.is_file() else []
     except sqlite3.Error:
         return []
+
+
+def unreadable(path: Path) -> str:
+    """Why an existing file is no state file, without writing to it; empty if it is one, or missing."""
+    try:
+        if path.exists():
+            _look(path, "SELECT count(*) FROM migration")
+    except sqlite3.Error as error:
+        return str(error)
+    return ""
+
+
+def _look(path: Path, query: str, *values: object) -> list[Any]:
+    # Nobody has it open: reading it as it stands spares SQLite the two files that it makes beside a WAL.
+    alone = "" if path.with_name(path.name + "-wal").exists() else "&immutable=1"
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{alone}", uri=True)) as db:
+        return db.execute(query, values).fetchall()
 
 
 def _lock_file(path: Path) -> int:
@@ -406,7 +420,7 @@ def _lock_file(path: Path) -> int:
         )
     except OSError as error:
         raise StateError(
-            f"the state file cannot be made ({error.strerror})",
+            f"the state file cannot be opened or made ({error.strerror})",
             remedy="Give a folder that the exporter may write to: state.path, or PERFPOWER_STATE.",
             where=str(path),
         ) from None

@@ -98,7 +98,10 @@ class Status:
         if delivery is None:
             reasons.append("nothing was delivered yet")
         elif not delivery.complete:
-            reasons.append(f"delivery: {delivery.problem}")
+            reasons.append(
+                f"delivery to {self._settings.otlp.destination}: {delivery.problem}. "
+                "Is the Collector running, and otlp.endpoint right?"
+            )
         return reasons
 
     def lines(self) -> Iterator[str]:
@@ -118,7 +121,7 @@ class Status:
                 f"last poll {report.outcome}, {report.requests} requests, {report.unchanged} of "
                 f"{report.answers} answers unchanged, {len(report.deferred)} deferred"
                 if report
-                else "no poll since the start"
+                else f"no poll since the start, the last good one {self._last_run(account.name)}"
             )
             for answered in self._apps():
                 if answered.source.account == account.name:
@@ -131,6 +134,10 @@ class Status:
                 f"last delivery {delivery.outcome}: {delivery.accepted} points accepted, "
                 f"{delivery.rejected} rejected, {delivery.given_up} given up, {delivery.owed} items owed"
             )
+
+    def _last_run(self, account: str) -> str:
+        run = self._state.last_run(account)
+        return _moment(run[0]) if run else "never"
 
     def _apps(self) -> list[Answered]:
         return [answered for answered in self._state.answered() if not answered.source.build_id]

@@ -25,6 +25,7 @@ from exporter.settings import (
     Schedule,
     Settings,
     json_schema,
+    load,
 )
 
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -449,3 +450,24 @@ def test_schema_file_is_the_schema() -> None:
     """The schema file that editors read is the one that the models make."""
     jsonschema.Draft202012Validator.check_schema(json_schema())
     assert json.loads(SCHEMA.read_text(encoding="utf-8")) == json_schema()
+
+
+@pytest.mark.parametrize("apps", ["com.a.one, com.a.two", ["com.a.one", "com.a.two"]])
+def test_apps_are_a_list_or_separated_by_commas(apps: object) -> None:
+    """So that one variable can name them in the file."""
+    assert AppSelection.model_validate({"include": apps}).include == ("com.a.one", "com.a.two")
+
+
+@pytest.mark.parametrize("name", ["PERFPOWER_SCHEDULE__HEARTBEAT", "PERFPOWER_SCHEDULE_HEARTBEAT"])
+def test_an_override_with_one_underscore_is_an_error(name: str) -> None:
+    """A setting that nobody reads must not pass in silence."""
+    with pytest.raises(ConfigError, match="PERFPOWER__SCHEDULE__HEARTBEAT"):
+        load(None, {name: "5m"})
+
+
+def test_what_kubernetes_sets_for_a_service_is_no_override() -> None:
+    """PERFPOWER_HTTP_SERVICE_HOST comes from a Service called perfpower-http."""
+    environ = {"PERFPOWER_HTTP_SERVICE_HOST": "10.0.0.1", "PERFPOWER_HTTP_PORT": "tcp://10.0.0.1:80"}
+    with pytest.raises(ConfigError) as caught:
+        load(None, environ)
+    assert "PERFPOWER_HTTP" not in str(caught.value)

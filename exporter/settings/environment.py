@@ -20,6 +20,10 @@ from exporter.settings.document import KeyPath, Origin, Problem, Tree, read_valu
 from exporter.settings.models import Settings
 
 OVERRIDE = "PERFPOWER__"
+# One underscore where there are two; not what Kubernetes sets for a Service of that name.
+_NEAR_MISS = re.compile(
+    r"PERFPOWER_(?:ACCOUNTS|SCHEDULE|COLLECT|LIMITS|OTLP|HTTP|LOG)_+(?!SERVICE_|PORT(?:_|$))[A-Z]"
+)
 
 _ACCOUNT = {
     "ASC_ISSUER_ID": "issuer_id",
@@ -49,8 +53,15 @@ def overlay(tree: Tree, environ: Mapping[str, str]) -> None:
     _put_opentelemetry(tree, given)
     if path := given.get("PERFPOWER_STATE"):
         _put(tree, ("state", "path"), path, "PERFPOWER_STATE")
+    for name in filter(_NEAR_MISS.match, given):
+        tree.problems.append(Problem(name, (), "is read by nobody", _two_underscores(name)))
     for name in sorted((name for name in given if name.startswith(OVERRIDE)), key=_order):
         _override(tree, name, given[name])
+
+
+def _two_underscores(name: str) -> str:
+    section, _, key = name.removeprefix("PERFPOWER_").partition("_")
+    return f"Write it with two underscores: {OVERRIDE}{section}__{key.lstrip('_')}."
 
 
 def _put(tree: Tree, path: KeyPath, value: object, name: str) -> None:

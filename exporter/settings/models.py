@@ -53,16 +53,23 @@ class Section(BaseModel):
         return {key: value for key, value in data.items() if value is not None and value != ""}
 
 
+def _split(value: object) -> object:
+    return [entry.strip() for entry in value.split(",") if entry.strip()] if isinstance(value, str) else value
+
+
+Entries = Annotated[tuple[Text, ...], BeforeValidator(_split, json_schema_input_type=tuple[Text, ...] | str)]
+
+
 class AppSelection(Section):
     """Which of an account's apps are polled, and under which service names they appear."""
 
-    include: tuple[Text, ...] = Field(
+    include: Entries = Field(
         default=("*",),
         min_length=1,
         description="Apps to poll: bundle ids, Apple ids (digits only) or globs on the bundle id (*, ?, "
-        "[ab]). Exact ids cost fewest requests.",
+        "[ab]), as a list or separated by commas. Exact ids cost fewest requests.",
     )
-    exclude: tuple[Text, ...] = Field(
+    exclude: Entries = Field(
         default=(), description="Apps to leave out although `include` names them; written in the same way."
     )
     service_names: dict[str, Text] = Field(
@@ -96,7 +103,7 @@ def _named(entries: tuple[str, ...], app_id: str, bundle_id: str) -> bool:
 
 
 def _short_list(value: object) -> object:
-    return {"include": value} if isinstance(value, (list, tuple)) else value
+    return {"include": value} if isinstance(value, (list, tuple, str)) else value
 
 
 class Account(Section):
@@ -140,7 +147,7 @@ class Account(Section):
         description="`deployment.environment.name` on every point; Datadog shows it as `env`.",
     )
     apps: Annotated[
-        AppSelection, BeforeValidator(_short_list, json_schema_input_type=AppSelection | list[str])
+        AppSelection, BeforeValidator(_short_list, json_schema_input_type=AppSelection | list[str] | str)
     ] = Field(
         default=AppSelection(),
         description="Which apps to poll. A plain list is short for `include`.",
@@ -174,7 +181,7 @@ class Account(Section):
 
     def _key_file_text(self) -> str:
         try:
-            with Path(self.private_key_file or "").open("rb") as file:
+            with Path(self.private_key_file or "").expanduser().open("rb") as file:
                 content = file.read(MAX_KEY_FILE + 1)
         except (OSError, ValueError) as error:
             raise self._key_file_error(f"cannot be read: {_reason(error)}") from None
@@ -391,6 +398,13 @@ class Otlp(Section):
         if (self.client_key is None) != (self.client_certificate is None):
             raise ValueError("needs client_key and client_certificate together, or neither")
         return self
+
+    @property
+    def destination(self) -> str:
+        """Where points go, for people: a URL or target with its protocol, a file, or the terminal."""
+        if self.protocol == "console":
+            return "the terminal"
+        return str(self.file) if self.protocol == "file" else f"{self.metrics_url} ({self.protocol})"
 
     @property
     def metrics_url(self) -> str:

@@ -315,6 +315,7 @@ def assert_exactly_once(receiver: OtlpReceiver) -> None:
 
 # Processes
 
+LESS = {"PERFPOWER__COLLECT__CATEGORIES": "[LAUNCH, BATTERY]"}  # keeps processes short
 PYTHON_ENVIRONMENT = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
 
 

@@ -19,11 +19,12 @@ def test_the_sandbox_shows_the_whole_way_and_leaves_nothing(tmp_path: Path) -> N
         assert process.wait(15) == 0
     text = output.read_text()
     assert "nothing leaves this machine" in text
-    assert " polled     3 apps with 4 requests; 0 of 3 answers as before" in text
+    assert " polled     3 apps, requests: 4; 0 of 3 answers as before" in text
     assert " delivered  " in text
     assert " started    status page at http://127.0.0.1:" in text
-    assert " stopped    0 items owed" in text
+    assert " stopped    items still owed: 0" in text
     assert "com.example.harbour" in text
+    assert "7.40.0: +61% against the versions before, slower: a regression" in text
     assert "Traceback" not in text
     assert "PRIVATE KEY" not in text
     assert os.listdir(folder) == []

@@ -11,6 +11,7 @@ import pytest
 from exporter.sandbox import AppStoreSandbox, OtlpFault, OtlpReceiver, Sandbox
 from tests.service.killed_driver import KILLED
 from tests.service.service_world import (
+    LESS,
     OWN,
     assert_exactly_once,
     by_series,
@@ -40,6 +41,7 @@ class Kills:
     def environ(self, **more: str) -> dict[str, str]:
         return {
             **self.sandbox.environ(),
+            **LESS,
             "ASC_APPS": "com.example.harbour, com.example.tidepool",
             "PERFPOWER_STATE": str(self.folder / "state.db"),
             **more,
@@ -89,7 +91,7 @@ def test_killed_at_random_moments(kills: Kills) -> None:
         if dice.random() < 0.2:  # stored, but not answered: it will come again
             kills.receiver.answer(OtlpFault(close="after"))
         with running(command("once"), kills.environ(), kills.folder / "log") as process:
-            time.sleep(dice.uniform(0.25, 1.1))
+            time.sleep(dice.uniform(0.2, 0.95))
             if process.poll() is None:
                 killed += 1
     kills.receiver._faults.clear()

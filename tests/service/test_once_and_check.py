@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from exporter.sandbox import AppStoreSandbox, Fault, OtlpFault, Sandbox
-from tests.service.service_world import OWN, command, ended, values
+from tests.service.service_world import LESS, OWN, command, ended, values
 
 ONE_APP = "com.example.harbour"
 
@@ -20,7 +20,12 @@ class Runs:
         self.sandbox = sandbox
 
     def __call__(self, *arguments: str, **more: str) -> tuple[int, str, str]:
-        environ = {**self.sandbox.environ(), "PERFPOWER_STATE": str(self.folder / "state.db"), **more}
+        environ = {
+            **self.sandbox.environ(),
+            **LESS,
+            "PERFPOWER_STATE": str(self.folder / "state.db"),
+            **more,
+        }
         done = ended(command(*arguments), environ, self.folder)
         assert "Traceback" not in done.stderr + done.stdout
         assert self.sandbox.appstore.private_key_pem[40:60] not in done.stderr + done.stdout
@@ -162,3 +167,20 @@ def test_two_at_a_time_are_refused(run: Runs, tmp_path: Path) -> None:
     assert status == 1
     assert re.fullmatch(r"error: .*state\.db: another exporter is using this state file\. .*\n", err)
     assert run.sandbox.appstore.requests == []
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"PERFPOWER__COLLECT__CATEGORIES": "[LAUNHC]"}, "filtered out"),
+        ({"PERFPOWER__OTLP__PROTOCOL": "file", "PERFPOWER__OTLP__FILE": "no-state.db/x"}, "otlp.file"),
+        ({"PERFPOWER_STATE": "/proc"}, "cannot be written"),
+        ({"PERFPOWER_STATE": "no-state.db"}, "is no state file"),
+    ],
+)
+def test_check_does_not_tick_what_a_run_could_not_use(run: Runs, more: dict[str, str], said: str) -> None:
+    """A filter that lets nothing through, a file that cannot be written, a state file that is none."""
+    (run.folder / "no-state.db").write_bytes(b"something else " * 1000)
+    status, output, _ = run("check", **more)
+    assert status == 1
+    assert said in next(line for line in output.splitlines() if line.startswith("✗"))

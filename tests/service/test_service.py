@@ -24,6 +24,7 @@ from exporter.service import Exporter, cron_trigger, poll_is_due, settings_diges
 from exporter.settings import Schedule
 from exporter.state import State
 from tests.service.service_world import (
+    LESS,
     Log,
     ScriptedSink,
     command,
@@ -65,6 +66,7 @@ class Service:
     def environ(self, **more: str) -> dict[str, str]:
         return {
             **self.sandbox.environ(),
+            **LESS,
             "ASC_APPS": "com.example.harbour",
             "PERFPOWER_STATE": str(self.folder / "state" / "state.db"),
             "PERFPOWER__HTTP__LISTEN": "127.0.0.1:0",
@@ -130,7 +132,7 @@ def test_no_secret_is_printed_or_shown(exporter: Service) -> None:
     exporter.output.unlink()
     with exporter.run(PERFPOWER__COLLECT__DETAIL="aggregate") as process:
         exporter.wait_for("poll.failed")
-        wait_until(lambda: "delivery: HTTP 401" in exporter.get("/readyz")[1])
+        wait_until(lambda: "HTTP 401" in exporter.get("/readyz")[1])
         for path in ("/readyz", "/livez", "/"):
             code, text = exporter.get(path)
             shown += text
@@ -150,7 +152,7 @@ def test_an_endpoint_that_is_down_is_a_reason_and_nothing_is_lost(exporter: Serv
     exporter.receiver.answer(OtlpFault(status=503, headers={"Retry-After": "60"}), times=1000)
     with exporter.run() as process:
         exporter.wait_for("poll")
-        wait_until(lambda: "delivery: " in exporter.get("/readyz")[1])
+        wait_until(lambda: "HTTP 503" in exporter.get("/readyz")[1])
         assert terminate(process) == 0
     assert exporter.events("stopped")[0]["owed"] > 0
     exporter.receiver._faults.clear()
@@ -267,7 +269,7 @@ def test_a_bug_in_a_job_does_not_end_the_schedule(parts: Parts, monkeypatch: pyt
     """An unexpected error is logged whole and shown; the next heartbeats come all the same."""
     calls: list[int] = []
 
-    def broken() -> Delivery:
+    def broken(**_: object) -> Delivery:
         calls.append(1)
         if len(calls) < 3:
             raise RuntimeError("a bug")
@@ -393,5 +395,5 @@ def test_reports_of_an_account_are_logged_with_their_counts(parts: Parts) -> Non
     assert (poll.fields["apps"], poll.fields["requests"], poll.fields["failures"]) == (3, 4, 0)
     (delivery,) = parts.log.of("delivery")
     assert delivery.fields["accepted"] == poll.fields["points"] + poll.fields["distributions"]
-    parts.exporter.deliver()
+    parts.exporter.heartbeat()
     assert [line.level for line in parts.log.of("delivery")] == ["info", "debug"]
