@@ -147,7 +147,7 @@ def _configured(config: Path | None, level: str = "") -> tuple[Any, Any]:
 def _dry_run(settings: Any, log: Any) -> int:
     from exporter import service
     from exporter.check import rehearse, series_table
-    from exporter.otlp.sink import ConsoleSink
+    from exporter.otlp.local_sinks import ConsoleSink
 
     exporter = rehearse(settings, ConsoleSink(sys.stdout), log)
     with closing(exporter.state), closing(exporter):

@@ -7,16 +7,10 @@ from urllib.parse import urlsplit
 
 from opentelemetry.sdk.metrics.export import MetricExporter
 
-from exporter.otlp.sink import (
-    ConsoleSink,
-    FileSink,
-    GrpcSink,
-    HttpSink,
-    Sink,
-    Tls,
-    grpc_credentials,
-    is_loopback,
-)
+from exporter.otlp.grpc_sink import GrpcSink, grpc_credentials
+from exporter.otlp.http_sink import HttpSink, is_loopback
+from exporter.otlp.local_sinks import ConsoleSink, FileSink
+from exporter.otlp.sink import Sink, Tls
 from exporter.selfmetrics import DELTA
 from exporter.settings import Otlp
 

@@ -28,7 +28,8 @@ from exporter.appstore.quota import Quota
 from exporter.cycle import SCOPE, Cycle, CycleReport
 from exporter.deliver import Deliverer
 from exporter.otlp.encode import Body, encode
-from exporter.otlp.sink import HttpSink, Outcome, Reply
+from exporter.otlp.http_sink import HttpSink
+from exporter.otlp.sink import Outcome, Reply
 from exporter.sandbox import AppStoreSandbox, OtlpReceiver, Point, Store
 from exporter.sandbox.loopback import Answer, LoopbackServer, Request
 from exporter.sandbox.points import SeriesKey, read_points

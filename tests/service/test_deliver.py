@@ -14,7 +14,8 @@ from exporter.convert.distributions import Window, bucket_bounds, distribution, 
 from exporter.cycle import SCOPE
 from exporter.deliver import Deliverer
 from exporter.otlp.encode import Body, encode
-from exporter.otlp.sink import MOST_REQUEST_BYTES, HttpSink, Outcome, Reply, Sink
+from exporter.otlp.http_sink import HttpSink
+from exporter.otlp.sink import MOST_REQUEST_BYTES, Outcome, Reply, Sink
 from exporter.sandbox import OtlpFault, OtlpReceiver, Point
 from exporter.state import Source, State
 from tests.service.service_world import (

@@ -11,7 +11,9 @@ from exporter.cycle import CycleReport
 from exporter.deliver import Delivery
 from exporter.endpoint import open_sdk_exporter, open_sink
 from exporter.errors import NotFound
-from exporter.otlp.sink import ConsoleSink, FileSink, GrpcSink, HttpSink
+from exporter.otlp.grpc_sink import GrpcSink
+from exporter.otlp.http_sink import HttpSink
+from exporter.otlp.local_sinks import ConsoleSink, FileSink
 from exporter.sandbox import OtlpReceiver, Point
 from exporter.selfmetrics import SelfMetrics
 from exporter.settings import Otlp

@@ -25,7 +25,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import (
 
 from exporter.errors import ConfigError
 from exporter.otlp.encode import Body
-from exporter.otlp.sink import GrpcSink, Outcome, Reply, Tls
+from exporter.otlp.grpc_sink import GrpcSink
+from exporter.otlp.sink import Outcome, Reply, Tls
 from tests.service.service_world import gauges
 from tests.service.test_sink_http import Authority
 

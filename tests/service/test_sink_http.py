@@ -22,7 +22,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from exporter.errors import ConfigError
 from exporter.otlp.encode import Body
-from exporter.otlp.sink import HttpSink, Outcome, Reply, Tls
+from exporter.otlp.http_sink import HttpSink
+from exporter.otlp.sink import Outcome, Reply, Tls
 from exporter.sandbox import OtlpFault, OtlpReceiver
 from exporter.sandbox.loopback import Answer
 from tests.service.service_world import NOW, Clock, Recorder, gauges

@@ -13,7 +13,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from exporter.convert.distributions import bucket_bounds, distribution, owed
 from exporter.cycle import SCOPE
 from exporter.otlp.encode import Body, encode
-from exporter.otlp.sink import ConsoleSink, FileSink, Outcome, Reply
+from exporter.otlp.local_sinks import ConsoleSink, FileSink
+from exporter.otlp.sink import Outcome, Reply
 from tests.service.service_world import NOW, SECOND, ended, gauges
 
 GAUGES = gauges({"appstore.launch.time": 3, "appstore.hang.rate": 1}, app="Ünïcode “app”")[0]
@@ -93,7 +94,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "otlp.jsonl"
     script = (
         "import resource, sys; from pathlib import Path\n"
-        "from exporter.otlp.encode import Body; from exporter.otlp.sink import FileSink\n"
+        "from exporter.otlp.encode import Body; from exporter.otlp.local_sinks import FileSink\n"
         "sink, body = FileSink(Path(sys.argv[1])), Body(bytes.fromhex(sys.argv[2]), 4)\n"
         "print(sink.send(body).outcome.name)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (Path(sys.argv[1]).stat().st_size + 100, -1))\n"
