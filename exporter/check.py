@@ -65,9 +65,6 @@ def _account(exporter: Exporter, account: Account) -> Iterator[Finding]:
         yield Finding(False, str(error))
     if report.answers:
         yield Finding(True, f"account {account.name}: the key is good; {report.apps} app(s) selected")
-    elif not report.failures:
-        remedy = "Check apps.include and apps.exclude."
-        yield Finding(False, f"account {account.name}: no app is selected. {remedy}")
     quota = exporter.quotas[account.key_id]
     share = int(exporter.settings.limits.key_share * quota.limit)
     if quota.remaining is not None:

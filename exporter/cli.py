@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from exporter import __version__
 from exporter.errors import ConfigError, ExporterError
@@ -61,6 +62,8 @@ def run(config: Path | None, sandbox: bool) -> None:
     stop = threading.Event()
     service.stop_on_signals(stop)
     if sandbox:
+        if click.get_current_context().get_parameter_source("config") is ParameterSource.COMMANDLINE:
+            raise click.UsageError("--sandbox has a configuration of its own; leave --config out")
         from exporter.demo import run_sandbox
 
         run_sandbox(os.environ, stop)

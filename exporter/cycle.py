@@ -27,10 +27,12 @@ from exporter.convert.metrics import Converted, Selection, convert
 from exporter.errors import (
     AgreementMissing,
     AppStoreError,
+    BadAnswer,
     CredentialsRefused,
     NotFound,
     OverBudget,
     RateLimited,
+    RoleTooSmall,
     Unavailable,
 )
 from exporter.otlp.encode import Body, can_be_restamped, encode
@@ -117,23 +119,35 @@ class Cycle:
         return report
 
     def _apps(self, report: CycleReport) -> list[App]:
-        """The apps to ask about; one that is named but missing is a failure of its own."""
+        """The apps to ask about; one that is named but missing is a failure of its own.
+
+        What is stored of apps that are no longer wanted is forgotten. A listing that selects nothing forgets
+        nothing: it is more likely that the key lost its sight than that all apps are gone.
+        """
         selection = self._account.apps
         exact = selection.exact()
         listed = self._client.apps(ids=exact[0], bundle_ids=exact[1]) if exact else self._client.apps()
-        apps = [app for app in listed if selection.selects(app.id, app.bundle_id)]
-        found = {app.id for app in apps} | {app.bundle_id for app in apps}
-        for name in (*exact[0], *exact[1]) if exact else ():
-            if name not in found and selection.selects(name, name):
-                report.failures.append(self._missing(name))
-        named = {*exact[0], *exact[1]} if exact else set()  # not to be forgotten when it is not found once
+        report.failures += [self._nameless(app) for app in listed if not (app.bundle_id and app.name)]
+        apps = [
+            app for app in listed if app.bundle_id and app.name and selection.selects(app.id, app.bundle_id)
+        ]
+        found = {app.id for app in listed} | {app.bundle_id for app in listed if app.bundle_id}
+        named = {entry for entry in selection.include if not set(entry) & set("*?[")}
+        missing = sorted(name for name in named - found if selection.selects(name, name))
+        report.failures += [self._missing(name) for name in missing]
+        report.apps = len(apps)
+        if not apps:
+            if not report.failures:
+                report.failures.append(self._nothing_selected())
+            return []
+        wanted = {app.id for app in apps} | {app.id for app in listed if not app.bundle_id}
         self._state.keep_only(
             lambda answered: (
                 answered.source.account != self._account.name
-                or not {answered.source.app_id, answered.bundle_id}.isdisjoint(found | named)
+                or answered.source.app_id in wanted
+                or not named.isdisjoint((answered.source.app_id, answered.bundle_id))
             )
         )
-        report.apps = len(apps)
         return apps
 
     def _missing(self, name: str) -> NotFound:
@@ -143,12 +157,22 @@ class Cycle:
             where=f"account {self._account.name}",
         )
 
+    def _nothing_selected(self) -> NotFound:
+        return NotFound(
+            "no app is selected",
+            remedy="Check apps.include and apps.exclude, and that the key may see the apps.",
+            where=f"account {self._account.name}",
+        )
+
+    def _nameless(self, app: App) -> BadAnswer:
+        return BadAnswer(
+            "the listing has the app without its bundle id or name",
+            remedy="What is stored of it stays; the next poll asks again.",
+            where=f"account {self._account.name}, app {app.id}",
+        )
+
     def _ask(self, apps: list[App], report: CycleReport) -> None:
-        last_asked = {
-            answered.source.app_id: answered.observed_at
-            for answered in self._state.answered()
-            if answered.source.account == self._account.name and not answered.source.build_id
-        }
+        last_asked = self._state.attempts(self._account.name)
         allowance = self._quota.allowance(self._clock())
         planned = plan(apps, self._collect.builds, last_asked, allowance)
         self._defer(planned.deferred, report)
@@ -157,8 +181,12 @@ class Cycle:
             try:
                 self._do(step, report)
                 unavailable = 0
-            except (OverBudget, RateLimited):
-                self._defer(planned.steps[number:], report)
+            except OverBudget as error:
+                self._defer(planned.steps[number:], report, error)
+                return
+            except RateLimited as error:
+                report.failures.append(error)
+                self._defer(planned.steps[number + 1 :], report, error)
                 return
             except (CredentialsRefused, AgreementMissing):
                 raise
@@ -166,11 +194,12 @@ class Cycle:
                 report.failures.append(error)
                 unavailable = unavailable + 1 if isinstance(error, Unavailable) else 0
                 if unavailable == _UNAVAILABLE_IN_A_ROW:
-                    self._defer(planned.steps[number + 1 :], report)
+                    self._defer(planned.steps[number + 1 :], report, error)
                     return
 
     def _do(self, step: Step, report: CycleReport) -> None:
         if step.what == "metrics":
+            self._state.add_attempt(self._account.name, step.app.id, self._clock())
             answer = self._client.metrics("apps", step.app.id)
             self._take_in(step.app, None, answer, self._series_cap, report)
         else:
@@ -194,6 +223,8 @@ class Cycle:
                 self._take_in(app, build, answer, max(0, room), report)
             except NotFound:
                 pass  # a build that nobody used yet has no metrics
+            except (BadAnswer, RoleTooSmall) as error:  # of this build; others speak of the account
+                report.failures.append(error)
             room -= self._state.series(Source(self._account.name, app.id, build.id))
 
     def _take_in(self, app: App, build: Build | None, answer: Answer, room: int, report: CycleReport) -> None:
@@ -238,22 +269,29 @@ class Cycle:
         gauges: list[Body],
         report: CycleReport,
     ) -> None:
-        distributions, windows = owed(
-            converted.distributions, self._state.windows(source.account, source.app_id), observed_at
-        )
-        bodies = encode(Resource(self._resource(app)), SCOPE, distributions)
-        self._state.store(
-            source,
-            app.bundle_id,
-            digest,
-            observed_at,
-            converted.series.total(),
-            gauges=gauges,
-            owed=bodies,
-            owed_at=next((window.ended_at for window in windows.values()), observed_at),
-            windows=windows,
-            seen=[item.identity for item in converted.distributions],
-        )
+        resource = self._resource(app)
+        series_of = hashlib.sha256(repr(resource).encode()).digest()[:8]  # another resource, other series
+        with self._state.hold():  # a delivery must not move windows meanwhile
+            before = {
+                series.removeprefix(series_of): window
+                for series, window in self._state.windows(source.account, source.app_id).items()
+                if series.startswith(series_of)
+            }
+            distributions, windows = owed(converted.distributions, before, observed_at)
+            bodies = encode(Resource(resource), SCOPE, distributions)
+            self._state.store(
+                source,
+                app.bundle_id,
+                digest,
+                observed_at,
+                converted.series.total(),
+                gauges=gauges,
+                owed=bodies,
+                owed_at=next((window.ended_at for window in windows.values()), observed_at),
+                windows={series_of + series: window for series, window in windows.items()},
+                seen=[series_of + item.identity for item in converted.distributions],
+            )
+        self._keep_below_cap(source)
         report.points += sum(body.points for body in gauges)
         report.distributions += sum(body.points for body in bodies)
         report.series += converted.series
@@ -273,6 +311,14 @@ class Cycle:
                 most=dict(converted.capped.most_common(5)),
             )
 
+    def _keep_below_cap(self, source: Source) -> None:
+        """Should the app's own series have grown, those of its builds go until they are asked about anew."""
+        of_app = [answered for answered in self._state.answered() if answered.source[:2] == source[:2]]
+        if not source.build_id and sum(answered.series for answered in of_app) > self._series_cap:
+            self._state.keep_only(
+                lambda answered: answered.source[:2] != source[:2] or not answered.source.build_id
+            )
+
     def _resource(self, app: App) -> dict[str, str]:
         attributes = {
             "service.name": self._account.apps.service_name(app.bundle_id, app.id),
@@ -283,11 +329,16 @@ class Cycle:
         }
         return {key: value for key, value in attributes.items() if value}
 
-    def _defer(self, steps: Iterable[Step], report: CycleReport) -> None:
+    def _defer(self, steps: Iterable[Step], report: CycleReport, error: AppStoreError | None = None) -> None:
         names = [str(step) for step in steps]
         report.deferred += names
         if names:
-            self._log.warning("cycle.deferred", account=self._account.name, waits_for_next_poll=names)
+            self._log.warning(
+                "cycle.deferred",
+                account=self._account.name,
+                waits_for_next_poll=names,
+                reason=str(error or "limits.key_share"),
+            )
 
 
 _UNAVAILABLE_IN_A_ROW = 2  # each has cost minutes of retries already; the next poll goes on with the others

@@ -112,13 +112,15 @@ class Deliverer:
                 body = _joined(self._dated(item) for item in items)
                 if attempt.send(body).outcome is Outcome.ACCEPTED:
                     self._state.acknowledge(items)
+                    if items[0].table == "snapshot":
+                        attempt.proof = attempt.proof or body
                 else:
                     suspects += items
                     refused += 1
                 if refused == _MOST_REFUSALS and not attempt.proof:
                     break
             if suspects and not attempt.proof:
-                attempt.find_proof(self._samples(suspects))
+                attempt.find_proof(self._samples([item for item in suspects if item.table == "snapshot"]))
             for item in suspects:
                 self._take_apart(item, attempt)
         except _Stop as stop:
@@ -151,9 +153,9 @@ class Deliverer:
                 self._log.info("delivery.restamped", account=account, app=app_id, items=len(ends))
 
     def _samples(self, items: list[Item]) -> Iterator[Body]:
-        """Single points from all over these items: bad ones often stand together."""
+        """Single gauges from all over these items: bad ones often stand together."""
         chance = Random(0)  # noqa: S311  # nothing secret; the same points each time
-        for _ in range(_MOST_REFUSALS):
+        for _ in range(_MOST_REFUSALS if items else 0):
             item = chance.choice(items)
             yield _one_point(self._dated(item), chance.randrange(item.body.points))
 
@@ -192,7 +194,8 @@ class _Attempt:
     ) -> None:
         self.delivery = delivery
         self.asked_to_wait = 0.0
-        self.proof: Body | None = None  # something that the endpoint accepted in this pass
+        self.proof: Body | None = None  # gauges that the endpoint accepted: they may come twice, deltas not
+        self._last_word = ""
         self._sink = sink
         self._sleep = sleep
         self._patience = patience
@@ -206,13 +209,11 @@ class _Attempt:
 
     def find_proof(self, samples: Iterator[Body]) -> None:
         """Send these one by one until the endpoint accepts one; raises _Stop if it accepts none."""
-        reply = Reply(Outcome.FAILED)
         for sample in samples:
-            reply = self._try(sample)
-            if reply.outcome is Outcome.ACCEPTED:
+            if self._try(sample).outcome is Outcome.ACCEPTED:
                 self.proof = sample
                 return
-        raise _Stop(reply.message)
+        raise _Stop(self._last_word)
 
     def endpoint_works(self) -> bool:
         """Whether the endpoint still accepts what it has accepted in this pass."""
@@ -232,6 +233,7 @@ class _Attempt:
             self._patience -= pause
             self._sleep(pause)
             reply = self._once(body)
+        self._last_word = reply.message
         if reply.outcome is Outcome.RETRY:
             self.asked_to_wait = reply.retry_after or 0.0
             raise _Stop(reply.message)
@@ -250,7 +252,6 @@ class _Attempt:
             delivery.accepted += body.points - rejected
             delivery.rejected += rejected
             delivery.problem = reply.message or delivery.problem
-            self.proof = self.proof or body
             self._refusals = 0
             return
         self._refusals += 1

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from opentelemetry.sdk.metrics.export import MetricExporter
 
+from exporter import __version__
 from exporter.otlp.grpc_sink import GrpcSink, grpc_credentials
 from exporter.otlp.http_sink import HttpSink, is_loopback
 from exporter.otlp.local_sinks import ConsoleSink, FileSink
@@ -58,7 +59,10 @@ def open_sdk_exporter(otlp: Otlp) -> MetricExporter | None:
             certificate_file=str(tls.certificate) if tls.certificate else None,
             client_key_file=str(tls.client_key) if tls.client_key else None,
             client_certificate_file=str(tls.client_certificate) if tls.client_certificate else None,
-            headers=_headers(otlp),
+            headers={
+                "User-Agent": f"perfpower-exporter/{__version__}",
+                **_headers(otlp),
+            },  # empty: the SDK's own
             timeout=timeout,
             compression=Compression.Gzip if otlp.compression == "gzip" else Compression.NoCompression,
             session=session,

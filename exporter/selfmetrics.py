@@ -77,10 +77,16 @@ class SelfMetrics:
         for reason, count in report.left_out.items():
             self._left_out.add(count, account | {"reason": reason})
 
+    def failed(self, account: str, reason: str) -> None:
+        """A poll (of an account) or a heartbeat (of none) could not be done at all."""
+        self._failures.add(1, {"account": account, "reason": reason} if account else {"reason": reason})
+
     def delivered(self, delivery: Delivery) -> None:
         """A pass over what is to be sent has ended."""
         self._sent.add(delivery.accepted)
         self._rejected.add(delivery.rejected + delivery.given_up)
+        if not delivery.complete:
+            self._failures.add(1, {"reason": "delivery"})
 
     def flush(self) -> None:
         """Send what was counted, now; tries for a few seconds at the most."""

@@ -102,7 +102,7 @@ class Exporter:
         self._sink.close()
 
     def poll(self, name: str) -> CycleReport | None:
-        """Poll one account, then deliver. None when the process is ending."""
+        """Poll one account. None when the process is ending."""
         try:
             report = self._cycles[name].poll()
         except Stopping:
@@ -110,7 +110,7 @@ class Exporter:
         self.status.polled(report)
         self._metrics.polled(report)
         self._log_cycle(report)
-        if report.outcome != "failed":
+        if report.answers or report.outcome != "failed":  # what still fails is not worth a poll each restart
             self.state.finish_run(name, self._clock(), settings_digest(self.settings))
         return report
 
@@ -132,6 +132,7 @@ class Exporter:
 
     def heartbeat(self) -> None:
         """What the schedule does between polls."""
+        self.status.beat()
         with self._logged("heartbeat", ""):
             self.deliver(news=False)
 
@@ -141,9 +142,11 @@ class Exporter:
             yield
         except ExporterError as error:
             self.status.broken(error, f"{what} {account}".strip())
+            self._metrics.failed(account, error.reason)
             self._log.error(f"{what}.failed", account=account or None, reason=error.reason, error=str(error))
         except Exception as error:  # noqa: BLE001  # a bug must not end the schedule; it is logged whole
             self.status.broken(error, f"{what} {account}".strip())
+            self._metrics.failed(account, "bug")
             self._log.exception(f"{what}.failed", account=account or None, reason="bug")
 
     def _cycle(self, account: Account) -> Cycle:

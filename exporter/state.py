@@ -5,10 +5,11 @@ snapshot    the newest gauges, encoded; re-sent at every heartbeat
 outbox      what is owed once: distributions; a row goes when the endpoint acknowledged it
 window      what was last sent of a distribution, and when its window ended
 request     the requests that a key made in the last hour
+attempt     when each app was last asked about, whatever came of it
 run         the last poll of each account
 
-Times are nanoseconds since the epoch, but for `request` and `run`, which are in seconds. What one answer
-brings is stored in one transaction: a kill at any instruction leaves either all of it or nothing.
+Times are nanoseconds since the epoch, but for `request`, `attempt` and `run`, which are in seconds. What one
+answer brings is stored in one transaction: a kill at any instruction leaves either all of it or nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,6 +59,9 @@ _MIGRATIONS = (
         ) WITHOUT ROWID;
         CREATE TABLE request (key_id TEXT NOT NULL, at REAL NOT NULL);
         CREATE INDEX request_key ON request (key_id, at);
+        CREATE TABLE attempt (
+            account TEXT NOT NULL, app_id TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (account, app_id)
+        ) WITHOUT ROWID;
         CREATE TABLE run (
             account TEXT PRIMARY KEY, at REAL NOT NULL, settings BLOB NOT NULL
         ) WITHOUT ROWID;
@@ -130,6 +134,10 @@ class State:
             self._db.close()
             self._release()
 
+    def hold(self) -> AbstractContextManager[object]:
+        """Keep other threads away between reading and writing, as long as the context lasts."""
+        return self._lock
+
     # What App Store Connect answered
 
     def digest(self, source: Source) -> bytes | None:
@@ -161,6 +169,9 @@ class State:
                 "UPDATE source SET observed_at = ? WHERE (account, app_id, build_id) = (?, ?, ?)",
                 observed_at,
                 *source,
+            )
+            execute(
+                "UPDATE window SET seen_at = ? WHERE (account, app_id) = (?, ?)", observed_at, *source[:2]
             )
 
     def store(
@@ -214,7 +225,11 @@ class State:
                     *app,
                     identity,
                 )
-            execute("DELETE FROM window WHERE seen_at < ?", observed_at - _FORGET_WINDOWS)
+            execute(
+                "DELETE FROM window WHERE (account, app_id) = (?, ?) AND seen_at < ?",
+                *app,
+                observed_at - _FORGET_WINDOWS,
+            )
             execute(
                 "INSERT OR REPLACE INTO source VALUES (?, ?, ?, ?, ?, ?, ?)",
                 source.account,
@@ -311,6 +326,15 @@ class State:
         """When requests were sent with this key, ascending."""
         rows = self._rows("SELECT at FROM request WHERE key_id = ? AND at >= ? ORDER BY at", key_id, since)
         return [at for (at,) in rows]
+
+    def add_attempt(self, account: str, app_id: str, at: float) -> None:
+        """An app is about to be asked about."""
+        with self._transaction() as execute:
+            execute("INSERT OR REPLACE INTO attempt VALUES (?, ?, ?)", account, app_id, at)
+
+    def attempts(self, account: str) -> dict[str, float]:
+        """App id → when the app was last asked about."""
+        return dict(self._rows("SELECT app_id, at FROM attempt WHERE account = ?", account))
 
     def finish_run(self, account: str, at: float, settings: bytes) -> None:
         """An account was polled, with settings of this digest."""

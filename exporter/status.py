@@ -47,6 +47,11 @@ class Status:
         with self._lock:
             return list(self._reports.values())
 
+    def beat(self) -> None:
+        """A heartbeat has begun: the schedule is alive, whatever becomes of the heartbeat."""
+        with self._lock:
+            self._beat = time.monotonic()
+
     def delivered(self, delivery: Delivery) -> None:
         """A pass over what is to be sent has ended."""
         with self._lock:

@@ -39,13 +39,13 @@ class Plan:
         return sum(step.cost for step in self.steps)
 
 
-def plan(apps: Iterable[App], builds: int, last_asked: Mapping[str, int], allowance: int) -> Plan:
+def plan(apps: Iterable[App], builds: int, last_asked: Mapping[str, float], allowance: int) -> Plan:
     """Plan one poll of an account.
 
     Args:
         apps: the apps to ask about.
         builds: of how many builds of each app the metrics are wanted.
-        last_asked: app id → when it last answered, in any unit; never: missing.
+        last_asked: app id → when it was last asked about, whatever came of it; never: missing.
         allowance: how many requests the key's hour leaves us.
     """
     longest_ago_first = sorted(apps, key=lambda app: (last_asked.get(app.id, 0), app.id))
@@ -61,7 +61,7 @@ def plan(apps: Iterable[App], builds: int, last_asked: Mapping[str, int], allowa
     return Plan(tuple(steps), tuple(deferred))
 
 
-def _by_turns(apps: Sequence[App], last_asked: Mapping[str, int]) -> list[App]:
+def _by_turns(apps: Sequence[App], last_asked: Mapping[str, float]) -> list[App]:
     """The same apps, beginning at another one in each poll.
 
     `last_asked` cannot order the builds: where the budget suffices for the metrics of all apps, it says the

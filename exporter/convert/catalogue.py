@@ -114,8 +114,8 @@ OWN_METRICS: tuple[OwnMetric, ...] = (
     ),
     OwnMetric(
         "appstore.exporter.deferred",
-        "{request}",
-        "Requests put off to the next poll because the share of the key's hour was used up",
+        "{step}",
+        "Parts of a poll (an app's metrics, or those of its builds) that were put off to the next one",
         "counter",
         ("account",),
     ),
@@ -129,7 +129,7 @@ OWN_METRICS: tuple[OwnMetric, ...] = (
     OwnMetric(
         "appstore.exporter.rate_limit.remaining",
         "{request}",
-        "Requests that the key has left in its hour, whoever used the others",
+        "Requests that the key had left in its hour when Apple last answered, whoever used the others",
         "gauge",
         ("account",),
     ),

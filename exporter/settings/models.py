@@ -6,6 +6,7 @@ A key without a value, null or empty text counts as not given, so that `${NAME:-
 
 from __future__ import annotations
 
+import re
 from datetime import tzinfo
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -404,7 +405,10 @@ class Otlp(Section):
         """Where points go, for people: a URL or target with its protocol, a file, or the terminal."""
         if self.protocol == "console":
             return "the terminal"
-        return str(self.file) if self.protocol == "file" else f"{self.metrics_url} ({self.protocol})"
+        if self.protocol == "file":
+            return str(self.file)
+        address = re.sub(r"[?#].*", "", self.metrics_url)  # a query may hold a token
+        return f"{address} ({self.protocol})"
 
     @property
     def metrics_url(self) -> str:

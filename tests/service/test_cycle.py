@@ -153,8 +153,8 @@ def test_a_failed_app_keeps_its_last_good_data(make_world: MakeWorld, name: str)
     assert stored(world)[LARKSPUR] == before[LARKSPUR]
     assert {row.source: row for row in world.state.answered()}[LARKSPUR] == old[LARKSPUR]
     if name == "429":  # the key has to wait, whoever asks: what is left comes with the next poll
-        assert (report.outcome, report.failures) == ("deferred", [])
-        assert "metrics of com.example.larkspur" in report.deferred
+        assert (report.outcome, [error.reason for error in report.failures]) == ("failed", ["rate_limited"])
+        assert "metrics of com.example.tidepool" in report.deferred
         return
     (error,) = report.failures
     assert (report.outcome, error.reason) == ("failed", reason)
@@ -461,3 +461,64 @@ def test_the_world_itself_is_sound() -> None:
     assert clock.now == NOW + 2
     assert log.of("event")[0].fields == {"field": 1}
     assert values(OtlpReceiver()) == {}
+
+
+# What must not happen slowly
+
+
+def test_two_apps_that_stay_broken_do_not_starve_the_third(make_world: MakeWorld) -> None:
+    """Asked longest ago comes first, whatever came of it: the healthy app is asked again within two polls."""
+    world = make_world(collect__categories="[LAUNCH]")
+    world.poll()
+    for app in (HARBOUR, LARKSPUR):
+        world.appstore.fail(f"/v1/apps/{app.app_id}/perfPowerMetrics", Fault(500), times=1000)
+    world.clock.now += HOUR
+    before = {row.source: row.observed_at for row in world.state.answered()}
+    for _ in range(2):
+        world.clock.now += HOUR
+        world.poll()
+    after = {row.source: row.observed_at for row in world.state.answered()}
+    assert after[TIDEPOOL] > before[TIDEPOOL]
+    assert after[HARBOUR] == before[HARBOUR]
+
+
+def test_another_resource_owes_its_distributions_anew(make_world: MakeWorld) -> None:
+    """With another environment or service name all series are new ones, distributions too."""
+    world = make_world(collect__categories="[LAUNCH]")
+    first = world.poll().distributions
+    world.close()
+    world.overrides = {"collect__categories": "[LAUNCH]", "accounts__0__environment": "staging"}
+    world.open()
+    assert world.poll().distributions == first > 0
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        b'{"data":[]}',
+        b'{"data":[{"type":"apps","id":"1540000001"}]}',
+        b'{"data":[{"type":"apps","id":"1540000001","attributes":{"bundleId":"com.example.harbour"}}]}',
+    ],
+)
+def test_a_listing_that_lost_its_apps_or_their_names_deletes_nothing(
+    make_world: MakeWorld, listing: bytes
+) -> None:
+    """What is stored keeps its labels and is re-sent; that the listing is odd is a failure."""
+    world = make_world(collect__categories="[LAUNCH]")
+    world.poll()
+    before = stored(world)
+    world.appstore.fail("/v1/apps", Fault(body=listing, content_type="application/json"), times=1)
+    report = world.poll()
+    assert report.outcome == "failed"
+    assert stored(world) == before
+
+
+def test_a_refused_build_costs_only_itself(make_world: MakeWorld) -> None:
+    """The other builds of the app are asked and stored."""
+    world = make_world(collect__categories="[LAUNCH]", collect__builds="3")
+    newest = world.appstore.store.builds(HARBOUR.app_id, world.day)[-1]
+    world.appstore.fail("/v1/builds/", Fault(403), times=1)
+    report = world.poll()
+    assert newest
+    assert [error.reason for error in report.failures] == ["role_too_small"]
+    assert len({source for source in stored(world) if source.build_id}) >= 2

@@ -584,3 +584,16 @@ def test_windows_outlive_their_restamping(make_bench: MakeBench) -> None:
     (item,) = bench.state.outbox()
     assert isinstance(window, Window)
     assert window.ended_at == item.stamp == round((NOW + 2 * HOUR) * SECOND)
+
+
+@pytest.mark.parametrize(("minutes", "moved"), [(49, False), (51, True)])
+def test_what_is_owed_is_redated_when_it_is_older_than_fifty_minutes(minutes: int, moved: bool) -> None:
+    """Datadog takes nothing older than an hour; until shortly before, a retry bears the same time."""
+    sink = ScriptedSink()
+    clock = Clock()
+    (body,) = gauges(["appstore.launch.time.by_device"], clock.now)
+    with closing(State(None)) as state:
+        put(state, Source("main", "1"), owed=[body], at=clock.now)
+        clock.now += minutes * 60
+        Deliverer(state, sink, clock=clock, sleep=clock.sleep, log=Log()).deliver()
+    assert (sink.bodies != [body]) is moved

@@ -20,6 +20,7 @@ from tests.service.service_world import (
     ended,
     running,
     values,
+    wait_until,
 )
 
 
@@ -82,18 +83,30 @@ def whole_run(kills: Kills) -> float:
     return began
 
 
+def seconds_of_work(kills: Kills) -> float:
+    """How long a run takes here and now, from its first request to its end."""
+    whole_run(kills)
+    return time.time() - kills.sandbox.appstore.requests[0].at
+
+
+def killed_after(kills: Kills, seconds: float) -> bool:
+    """A run that is killed so long after its first request, unless it was quicker."""
+    asked = len(kills.sandbox.appstore.requests)
+    with running(command("once"), kills.environ(), kills.folder / "log") as process:
+        wait_until(lambda: len(kills.sandbox.appstore.requests) > asked, 20)
+        time.sleep(seconds)
+        return process.poll() is None
+
+
 def test_killed_at_random_moments(kills: Kills) -> None:
     """Twenty SIGKILLs while the contents change: nothing is lost, nothing comes twice."""
-    dice = random.Random(20261121)
-    killed = 0
+    dice, work, killed = random.Random(20261121), seconds_of_work(kills), 0
     while killed < 20:
         kills.day += dice.random() < 0.5
         if dice.random() < 0.2:  # stored, but not answered: it will come again
             kills.receiver.answer(OtlpFault(close="after"))
-        with running(command("once"), kills.environ(), kills.folder / "log") as process:
-            time.sleep(dice.uniform(0.2, 0.95))
-            if process.poll() is None:
-                killed += 1
+        killed += killed_after(kills, dice.uniform(0.0, work))
+    kills.day += 1
     kills.receiver._faults.clear()
     kills.assert_as_if_undisturbed(whole_run(kills))
     assert "Traceback" not in (kills.folder / "log").read_text()
@@ -102,8 +115,8 @@ def test_killed_at_random_moments(kills: Kills) -> None:
 
 PLACES = [
     ("before store", 1),
-    ("before commit", 7),  # of the second app's answer; before it: forgetting, twice, requests, one answer
-    ("after commit", 7),
+    ("before commit", 9),  # of the second app's answer; before it: forgetting, requests, attempts, an answer
+    ("after commit", 9),
     ("after store", 2),
     ("before finish_run", 1),
     ("after finish_run", 1),

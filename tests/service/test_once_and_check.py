@@ -143,7 +143,7 @@ def test_a_check_that_selects_no_app_says_so(run: Runs) -> None:
     """A glob that fits nothing is found out before the first night without data."""
     status, out, _ = run("check", ASC_APPS="com.elsewhere.*")
     assert status == 1
-    assert "no app is selected. Check apps.include and apps.exclude." in out
+    assert "no app is selected. Check apps.include and apps.exclude, and that" in out
 
 
 def test_a_check_knows_what_the_running_exporter_used(run: Runs) -> None:

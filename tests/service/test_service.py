@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,14 @@ from exporter.deliver import Delivery
 from exporter.sandbox import AppStoreSandbox, Fault, OtlpFault, OtlpReceiver, Sandbox
 from exporter.service import Exporter, cron_trigger, poll_is_due, settings_digest
 from exporter.settings import Schedule
-from exporter.state import State
+from exporter.state import Source, State
 from tests.service.service_world import (
     LESS,
     Log,
     ScriptedSink,
     command,
+    gauges,
+    put,
     running,
     settings_of,
     terminate,
@@ -397,3 +399,13 @@ def test_reports_of_an_account_are_logged_with_their_counts(parts: Parts) -> Non
     assert delivery.fields["accepted"] == poll.fields["points"] + poll.fields["distributions"]
     parts.exporter.heartbeat()
     assert [line.level for line in parts.log.of("delivery")] == ["info", "debug"]
+
+
+def test_what_the_configuration_no_longer_wants_is_forgotten_at_the_start(tmp_path: Path) -> None:
+    """A narrowed choice of apps stops the gauges of the others at once, not only at the next poll."""
+    with Sandbox() as sandbox, closing(State(tmp_path / "state.db")) as state:
+        put(state, Source("main", "1"), gauges=gauges(["appstore.launch.time"]))
+        settings = settings_of({**sandbox.environ(), "ASC_APPS": "com.example.other"})
+        exporter = Exporter(settings, state, ScriptedSink(), log=Log(), own_metrics=False)
+        exporter.close()
+        assert list(state.snapshot()) == []
