@@ -9,7 +9,7 @@ from opentelemetry.sdk.metrics.export import MetricExporter
 
 from exporter import __version__
 from exporter.otlp.grpc_sink import GrpcSink, grpc_credentials
-from exporter.otlp.http_sink import HttpSink, is_loopback
+from exporter.otlp.http_sink import HttpSink, leads_here
 from exporter.otlp.local_sinks import ConsoleSink, FileSink
 from exporter.otlp.sink import Sink, Tls
 from exporter.selfmetrics import DELTA
@@ -53,7 +53,7 @@ def open_sdk_exporter(otlp: Otlp) -> MetricExporter | None:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 
         tls, session = _tls(otlp), requests.Session()
-        session.trust_env = not is_loopback(otlp.metrics_url)
+        session.trust_env = not leads_here(otlp.metrics_url)
         return OTLPMetricExporter(
             endpoint=otlp.metrics_url,
             certificate_file=str(tls.certificate) if tls.certificate else None,

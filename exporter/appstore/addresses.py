@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 
 import httpx
 
 from exporter.appstore.jsonapi import printable
 from exporter.errors import BadAnswer
+from exporter.loopback import is_loopback
 
 __all__ = ["base_url", "following", "shown"]
 
@@ -33,7 +33,7 @@ def base_url(text: str) -> str:
         raise ValueError("must have a port from 1 to 65535")
     if _NOT_IN_A_BASE.search(text):
         raise ValueError("must not have a user name, a query, a fragment or a space")
-    if parsed.scheme == "http" and not _is_loopback(parsed.host):
+    if parsed.scheme == "http" and not is_loopback(parsed.host):
         raise ValueError(
             "must be an https URL: a bearer token is sent there, and plain http is safe only to this machine "
             "itself (localhost, 127.0.0.1, [::1])"
@@ -70,13 +70,6 @@ def following(base: httpx.URL, url: httpx.URL, link: str) -> httpx.URL:
 def shown(url: httpx.URL) -> str:
     """Return scheme, host and port, fit for an error: without what may be secret in a URL."""
     return printable(f"{url.scheme}://{url.netloc.decode('ascii', 'replace').rpartition('@')[2]}", 200)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from exporter import __version__
 from exporter.errors import ConfigError
 from exporter.otlp.encode import Body
-from exporter.otlp.http_sink import is_loopback
+from exporter.otlp.http_sink import leads_here
 from exporter.otlp.sink import Outcome, Reply, Tls, bounded, partial_success
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class GrpcSink:
         self._metadata = tuple((name.lower(), value) for name, value in (headers or {}).items())
         # A proxy of the environment is not to take it off this machine.
         options: list[tuple[str, str | int]] = (
-            [("grpc.enable_http_proxy", 0)] if is_loopback(f"//{target}") else []
+            [("grpc.enable_http_proxy", 0)] if leads_here(f"//{target}") else []
         )
         options += [("grpc.primary_user_agent", f"perfpower-exporter/{__version__}")]
         compression = grpc.Compression.Gzip if compress else grpc.Compression.NoCompression

@@ -15,6 +15,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from exporter import __version__
 from exporter.errors import ConfigError
+from exporter.loopback import is_loopback
 from exporter.otlp.encode import Body
 from exporter.otlp.sink import Outcome, Reply, Tls, bounded, partial_success
 from exporter.retry_after import retry_after
@@ -51,7 +52,7 @@ class HttpSink:
                 **(headers or {}),
             },
             timeout=timeout,
-            trust_env=not is_loopback(url),  # a proxy of the environment is not to take it off this machine
+            trust_env=not leads_here(url),  # a proxy of the environment is not to take it off this machine
             verify=_ssl_context(tls) if tls and url.startswith("https:") else True,
         )
 
@@ -127,10 +128,9 @@ def _status_message(kind: str, answer: bytes) -> str:
     return answer.decode("utf-8", "replace")
 
 
-def is_loopback(url: str) -> bool:
+def leads_here(url: str) -> bool:
     """Whether a URL leads to this machine itself."""
-    host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    return is_loopback(urlsplit(url).hostname or "")
 
 
 def _ssl_context(tls: Tls) -> ssl.SSLContext:
