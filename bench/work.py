@@ -79,7 +79,7 @@ def heartbeat(apps: int) -> tuple[int, float]:
 
 
 def converted(body: bytes) -> Any:
-    from exporter.appstore.payloads import parse_metrics
+    from exporter.appstore.payloads.metrics import parse_metrics
     from exporter.convert.metrics import Selection, convert
 
     document = json.loads(body, parse_int=float)

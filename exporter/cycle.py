@@ -19,7 +19,8 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from exporter import __version__
 from exporter.appstore.client import Answer, AppStoreClient
 from exporter.appstore.jsonapi import App, Build
-from exporter.appstore.payloads import clean_text, parse_metrics
+from exporter.appstore.payloads.metrics import parse_metrics
+from exporter.appstore.payloads.reader import clean_text
 from exporter.appstore.plan import Step, plan
 from exporter.appstore.quota import Quota
 from exporter.convert.distributions import owed

@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 from opentelemetry.sdk.metrics.export import Gauge, Metric, NumberDataPoint
 from opentelemetry.util.types import Attributes
 
-from exporter.appstore import payloads
+from exporter.appstore.payloads import metrics as payloads
 from exporter.convert.catalogue import (
     BREAKDOWN,
     BY_DEVICE,

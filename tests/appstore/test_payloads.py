@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.appstore.payloads import Dataset, Metric, Point, XcodeMetrics, clean_text, parse_metrics
+from exporter.appstore.payloads.metrics import Dataset, Metric, Point, XcodeMetrics, parse_metrics
+from exporter.appstore.payloads.reader import clean_text
 from exporter.errors import BadAnswer
 
 
@@ -71,7 +72,7 @@ def test_a_whole_answer() -> None:
     point = Point("2.1", 780.0, 12.5, 2, (("dyld", 61.5),))
     dataset = Dataset("iPhone14,2", "iPhone 13 Pro", "percentile.ninety", 400.0, (point,))
     metric = Metric("iOS", "LAUNCH", "launchTime", "milliseconds", "ms", (500.0,), (dataset,))
-    assert answer == XcodeMetrics((metric,), 5, answer.left_out)
+    assert answer == XcodeMetrics((metric,), None, 5, answer.left_out)
     assert answer.left_out.total() == 0
 
 

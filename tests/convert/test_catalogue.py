@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.appstore import payloads
+from exporter.appstore.payloads import metrics as payloads
 from exporter.convert.catalogue import (
     APPLE_METRICS,
     ATTRIBUTES,

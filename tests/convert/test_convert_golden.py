@@ -17,7 +17,7 @@ from opentelemetry.sdk.metrics.export import Metric
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from exporter.appstore.payloads import parse_metrics
+from exporter.appstore.payloads.metrics import parse_metrics
 from exporter.convert.distributions import owed
 from exporter.convert.metrics import Converted, Selection, convert
 from exporter.otlp.encode import encode

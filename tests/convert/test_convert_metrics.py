@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
-from exporter.appstore.payloads import parse_metrics
+from exporter.appstore.payloads.metrics import parse_metrics
 from exporter.convert.metrics import Converted, Selection, convert, version_key
 
 NOW = 1_700_000_000_000_000_000

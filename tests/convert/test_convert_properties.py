@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk.metrics.export import Metric, NumberDataPoint
 
-from exporter.appstore.payloads import parse_metrics
+from exporter.appstore.payloads.metrics import parse_metrics
 from exporter.convert.catalogue import LEFT_OUT
 from exporter.convert.distributions import Distribution
 from exporter.convert.metrics import Converted, Selection, convert

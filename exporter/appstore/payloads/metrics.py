@@ -19,20 +19,11 @@ from itertools import pairwise
 from math import inf
 from typing import Any, NamedTuple
 
+from exporter.appstore.payloads.insights import Insights, parse_insights
+from exporter.appstore.payloads.reader import Reader, finite, platform_name
 from exporter.errors import BadAnswer
 
 GOAL_BANDS = {"good": 1, "fair": 2, "poor": 3}
-_PLATFORMS = {
-    "IOS": "iOS",
-    "MAC_OS": "macOS",
-    "MACOS": "macOS",
-    "TV_OS": "tvOS",
-    "TVOS": "tvOS",
-    "VISION_OS": "visionOS",
-    "VISIONOS": "visionOS",
-    "WATCHOS": "watchOS",
-}
-_LONGEST_TEXT = 200  # Datadog cuts tag values there, Splunk drops dimensions beyond 256
 
 
 class Point(NamedTuple):
@@ -71,9 +62,10 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class XcodeMetrics:
-    """A whole answer, with what had to be left out of it."""
+    """A whole answer, with what had to be left out of it. `insights` is None where it holds no such part."""
 
     metrics: tuple[Metric, ...]
+    insights: Insights | None
     offered: int
     left_out: Counter[str]
 
@@ -99,53 +91,55 @@ def parse_metrics(document: object) -> XcodeMetrics:
             f"nothing in the answer could be understood ({dict(reader.left_out)})",
             remedy="The last good data stays. If it persists, Apple has changed the format.",
         )
-    return XcodeMetrics(metrics, reader.offered, reader.left_out)
+    insights = parse_insights(document.get("insights"))
+    if insights is None and document.get("insights") is not None:
+        reader.left_out["malformed"] += 1
+    return XcodeMetrics(metrics, insights, reader.offered, reader.left_out)
 
 
-class _Reader:
+class _Reader(Reader):
     """Walks one payload and keeps the count of what was offered and what was left out."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.offered = 0
-        self.left_out: Counter[str] = Counter()
-        self._texts: dict[str, str] = {}
 
     def metrics(self, product_data: list[Any]) -> Iterator[Metric]:
-        for product in self._objects(product_data):
-            platform = self._text(product.get("platform"))
-            for category in self._objects(product.get("metricCategories")):
-                for metric in self._objects(category.get("metrics")):
-                    yield from self._metric(platform, self._text(category.get("identifier")), metric)
+        for product in self.objects(product_data):
+            platform = self.text(product.get("platform"))
+            for category in self.objects(product.get("metricCategories")):
+                for metric in self.objects(category.get("metrics")):
+                    yield from self._metric(platform, self.text(category.get("identifier")), metric)
 
     def _metric(self, platform: str, category: str, metric: dict[str, Any]) -> Iterator[Metric]:
-        unit = self._object(metric.get("unit"))
-        identifier = self._text(metric.get("identifier"))
+        unit = self.mapping(metric.get("unit"))
+        identifier = self.text(metric.get("identifier"))
         without = "no_platform" if not platform else "no_metric" if not (category and identifier) else ""
         datasets = tuple(self._datasets(metric.get("datasets"), without))
         if datasets:
             yield Metric(
-                platform=_PLATFORMS.get(platform.upper(), platform),
+                platform=platform_name(platform),
                 category=category,
                 identifier=identifier,
-                unit_identifier=self._text(unit.get("identifier")),
-                unit_name=self._text(unit.get("displayName")),
+                unit_identifier=self.text(unit.get("identifier")),
+                unit_name=self.text(unit.get("displayName")),
                 goal_bounds=self._goal_bounds(metric.get("goalKeys")),
                 datasets=datasets,
             )
 
     def _datasets(self, raw: object, without: str) -> Iterator[Dataset]:
         """`without` is the reason why no value of this metric can be placed, or empty."""
-        for dataset in self._objects(raw):
-            criteria = self._object(dataset.get("filterCriteria"))
-            device = self._text(criteria.get("device"))
+        for dataset in self.objects(raw):
+            criteria = self.mapping(dataset.get("filterCriteria"))
+            device = self.text(criteria.get("device"))
             reason = without or ("" if device else "no_device")
             recommended = self._recommended(dataset.get("recommendedMetricGoal"), reason)
             points = tuple(self._points(dataset.get("points"), reason))
             if points:
                 yield Dataset(
                     device=device,
-                    device_name=self._text(criteria.get("deviceMarketingName")),
-                    percentile=self._text(criteria.get("percentile")),
+                    device_name=self.text(criteria.get("deviceMarketingName")),
+                    percentile=self.text(criteria.get("percentile")),
                     recommended=recommended,
                     points=points,
                 )
@@ -153,11 +147,11 @@ class _Reader:
                 self.left_out["no_version"] += 1  # a goal bears the version of the dataset's newest point
 
     def _points(self, raw: object, without: str) -> Iterator[Point]:
-        for point in self._list(raw):
+        for point in self.items(raw):
             if type(point) is not dict:
                 self._leave_out("not_an_object")
                 continue
-            version = self._text(point.get("version"))
+            version = self.text(point.get("version"))
             reason = without or ("" if version else "no_version")
             value = self._number(point.get("value"), reason, absent="no_value")
             margin, goal, parts = (
@@ -173,11 +167,11 @@ class _Reader:
 
     def _breakdown(self, raw: object, reason: str) -> Iterator[tuple[str, float]]:
         """An object in Apple's OpenAPI file, an array of such objects on the wire."""
-        for part in [raw] if isinstance(raw, dict) else self._list(raw):
+        for part in [raw] if isinstance(raw, dict) else self.items(raw):
             if type(part) is not dict:
                 self._leave_out(reason or "not_an_object")
                 continue
-            label = self._text(part.get("subSystemLabel"))
+            label = self.text(part.get("subSystemLabel"))
             value = self._number(
                 part.get("value"), reason or ("" if label else "no_subsystem"), absent="no_value"
             )
@@ -196,8 +190,8 @@ class _Reader:
     def _goal_bounds(self, raw: object) -> tuple[float, ...]:
         """The borders between neighbouring bands: a band's upper bound, else the next band's lower bound."""
         bands = []
-        for band in self._objects(raw):
-            lower, upper = _finite(band.get("lowerBound")), _finite(band.get("upperBound"))
+        for band in self.objects(raw):
+            lower, upper = finite(band.get("lowerBound")), finite(band.get("upperBound"))
             if lower is not None or upper is not None:
                 bands.append((-inf if lower is None else lower, upper))
         bands.sort(key=lambda band: band[0])
@@ -227,44 +221,3 @@ class _Reader:
     def _leave_out(self, reason: str) -> None:
         self.offered += 1
         self.left_out[reason] += 1
-
-    def _text(self, raw: object) -> str:
-        """`clean_text` of a text, '' for anything else."""
-        if type(raw) is not str:
-            return ""
-        text = self._texts.get(raw)
-        if text is None:
-            text = self._texts[raw] = clean_text(raw)
-        return text
-
-    def _object(self, raw: object) -> dict[str, Any]:
-        if type(raw) is dict:
-            return raw
-        if raw is not None:
-            self.left_out["malformed"] += 1
-        return {}
-
-    def _list(self, raw: object) -> list[Any]:
-        if type(raw) is list:
-            return raw
-        if raw is not None:
-            self.left_out["malformed"] += 1
-        return []
-
-    def _objects(self, raw: object) -> Iterator[dict[str, Any]]:
-        for item in self._list(raw):
-            if type(item) is dict:
-                yield item
-            else:
-                self.left_out["malformed"] += 1
-
-
-def clean_text(text: str) -> str:
-    """Text fit for an attribute value: trimmed, printable, valid UTF-8, at most 200 characters."""
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    text = "".join(character if character.isprintable() else " " for character in text)
-    return text.strip()[:_LONGEST_TEXT].rstrip()
-
-
-def _finite(raw: object) -> float | None:
-    return raw if type(raw) is float and raw - raw == 0.0 else None

@@ -1,0 +1,1 @@
+"""App Store Connect's payloads → frozen dataclasses. Pure."""

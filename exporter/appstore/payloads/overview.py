@@ -1,0 +1,119 @@
+"""`xcodeOverview` (the answer of `performanceOverviews`, API 4.5) → frozen dataclasses.
+
+Of all that it holds, what nothing else tells: how often a signature occurred, in which source file and line;
+and recommended goals. Lenient, as everything that reads Apple's answers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from exporter.appstore.payloads.diagnostics import line_number, reference_versions, trend_of
+from exporter.appstore.payloads.reader import Reader, clean_text, platform_name
+from exporter.errors import BadAnswer
+
+_TOP = (("topHangPoint", "HANGS"), ("topLaunchPoint", "LAUNCHES"), ("topDiskWritePoint", "DISK_WRITES"))
+_LONGEST_SYMBOL = 500
+
+
+@dataclass(frozen=True, slots=True)
+class TopSignature:
+    """One of the top signatures of the newest version; texts may be empty, numbers None."""
+
+    id: str
+    type: str
+    text: str
+    count: float | None
+    weight: float | None
+    file: str
+    line: int | None
+    trend: int | None
+    reference_versions: tuple[tuple[str, float], ...]
+
+
+class Goal(NamedTuple):
+    """A recommended goal, in Apple's unit."""
+
+    category: str
+    metric: str
+    device: str
+    percentile: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """A whole answer, with what had to be left out of it."""
+
+    platform: str
+    latest_version: str
+    signatures: tuple[TopSignature, ...]
+    goals: tuple[Goal, ...]
+    left_out: Counter[str]
+
+
+def parse_overview(document: object) -> Overview:
+    """A decoded `xcodeOverview` document → Overview. An app without data has neither signatures nor goals.
+
+    Raises:
+        BadAnswer: it has not even the outline of an overview: neither `signatures` nor `categories`.
+    """
+    if not isinstance(document, dict) or not (
+        isinstance(document.get("signatures"), dict) or isinstance(document.get("categories"), list)
+    ):
+        raise BadAnswer(
+            "the answer has neither signatures nor categories, so it is not xcodeOverview",
+            remedy="The last good data stays. If it persists, Apple has changed the format.",
+        )
+    reader = Reader()
+    about = reader.mapping(document.get("appMetadata"))
+    return Overview(
+        platform=platform_name(reader.text(about.get("platform"))),
+        latest_version=reader.text(about.get("latestVersion")),
+        signatures=tuple(_signatures(document.get("signatures"), reader)),
+        goals=tuple(_goals(document.get("categories"), reader)),
+        left_out=reader.left_out,
+    )
+
+
+def _signatures(raw: object, reader: Reader) -> Iterator[TopSignature]:
+    listed = reader.mapping(raw)
+    for name, kind in _TOP:
+        found: set[str] = set()
+        for item in reader.objects(listed.get(name)):
+            signature_id = reader.text(item.get("signatureId"))
+            if not signature_id or signature_id in found:
+                reader.left_out["duplicate" if signature_id else "no_signature"] += 1
+                continue
+            found.add(signature_id)
+            about = reader.mapping(item.get("metricsSummary"))
+            yield TopSignature(
+                id=signature_id,
+                type=kind,
+                text=_symbol(item.get("signature")),
+                count=reader.value(item.get("count")),
+                weight=reader.value(item.get("weight")),
+                file=_symbol(item.get("sourceFile")),
+                line=line_number(item.get("lineNumber")),
+                trend=trend_of(item.get("trendInfo")),
+                reference_versions=reference_versions(about.get("referenceVersions"), reader),
+            )
+
+
+def _goals(raw: object, reader: Reader) -> Iterator[Goal]:
+    for category in reader.objects(raw):
+        for section in reader.objects(category.get("sections")):
+            names = reader.text(category.get("identifier")), reader.text(section.get("identifier"))
+            for dataset in reader.objects(section.get("datasets")):
+                criteria = reader.mapping(dataset.get("filterCriteria"))
+                goal = reader.value(reader.mapping(dataset.get("recommendedMetricGoal")).get("value"))
+                device = reader.text(criteria.get("device"))
+                if goal is not None and all(names) and device:
+                    yield Goal(*names, device, reader.text(criteria.get("percentile")), goal)
+
+
+def _symbol(raw: object) -> str:
+    return clean_text(raw, _LONGEST_SYMBOL) if type(raw) is str else ""
