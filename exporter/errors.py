@@ -12,6 +12,7 @@ ExporterError
     ├── OverBudget           our own share of the key's hour is used up; nothing was sent
     ├── Unavailable          no connection, a time-out, or 5xx that did not go away
     └── BadAnswer            an answer that cannot be what App Store Connect meant to say
+        └── NotOffered       406: this endpoint does not exist for the account, or no longer
 """
 
 from __future__ import annotations
@@ -105,3 +106,9 @@ class BadAnswer(AppStoreError):
     """An answer that cannot be what App Store Connect meant to say."""
 
     reason = "bad_answer"
+
+
+class NotOffered(BadAnswer):
+    """406: App Store Connect has nothing of the kind that was asked for."""
+
+    reason = "not_offered"
