@@ -341,7 +341,8 @@ def poll_is_due(last_run: tuple[float, bytes] | None, digest: bytes, schedule: S
 def settings_digest(settings: Settings) -> bytes:
     """A digest of what decides about the data: accounts without their secrets, and what is collected."""
     accounts = [account.model_dump(mode="json", exclude={"private_key"}) for account in settings.accounts]
-    text = repr((accounts, settings.collect, settings.limits.series_per_app))
+    collected = settings.collect, settings.diagnostics, settings.regression, settings.limits.series_per_app
+    text = repr((accounts, *collected))
     return hashlib.sha256(text.encode()).digest()
 
 

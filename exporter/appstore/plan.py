@@ -1,29 +1,73 @@
 """Which requests a poll makes, in which order, within which budget. Pure.
 
-An app's own metrics come before those of its builds, and the app that was asked longest ago before the
-others, so that a budget too small for all of them starves none for ever. Builds take turns.
+In the order of IMPORTANCE; within it the newest versions first, then the heaviest signatures, then what was
+asked for longest ago. A step that has waited for more than a day goes before all others, the longest wait
+first: so a budget that is too small for everything delays much, and starves nothing for ever.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
-from zlib import crc32
+from typing import Literal, NamedTuple, get_args
 
-from exporter.appstore.jsonapi import App
+from exporter.appstore.jsonapi import App, Build
+
+What = Literal["metrics", "overview", "builds", "signatures", "logs", "build_metrics"]
+IMPORTANCE: tuple[What, ...] = get_args(What)
+LONGEST_WAIT = 24 * 3600.0
+_ASK_AGAIN = 20 * 3600.0  # once a day what was refused, whatever the jitter of the schedule
+
+
+class Key(NamedTuple):
+    """What a step asks for, poll after poll; `id` is a build's or a signature's, if it is about one."""
+
+    app_id: str
+    what: What
+    id: str = ""
+
+
+class Past(NamedTuple):
+    """What became of a step so far, in seconds since the epoch.
+
+    When it was last asked for, whatever came of it; since when it waits for its turn; when App Store Connect
+    said that it does not offer it.
+    """
+
+    asked_at: float | None = None
+    waits_since: float | None = None
+    refused_at: float | None = None
+
+
+NOTHING = Past()
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Something to ask about one app: its metrics, or those of its newest builds; `cost` in requests."""
+    """Something to ask for; `cost` in requests, retries and further pages not counted.
 
-    what: Literal["metrics", "builds"]
+    `builds` are those whose signatures are asked for, the one whose metrics or logs; `signature` is the id of
+    the one whose logs, `weight` its weight; `age` is 0 for the newest version of its platform, 1 for the one
+    before, and so on.
+    """
+
+    what: What
     app: App
-    cost: int
+    cost: int = 1
+    builds: tuple[Build, ...] = ()
+    signature: str = ""
+    weight: float = 0.0
+    age: int = 0
+
+    @property
+    def key(self) -> Key:
+        """What it asks for."""
+        build = self.builds[0].id if self.what == "build_metrics" else ""
+        return Key(self.app.id, self.what, self.signature or build)
 
     def __str__(self) -> str:
-        return f"{self.what} of {self.app.bundle_id}"
+        what = f"logs of signature {self.signature}" if self.signature else self.what.replace("_", " ")
+        return f"{what} of {self.app.bundle_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,39 +79,45 @@ class Plan:
 
     @property
     def cost(self) -> int:
-        """How many requests `steps` take, without retries."""
+        """How many requests `steps` take."""
         return sum(step.cost for step in self.steps)
 
 
-def plan(apps: Iterable[App], builds: int, last_asked: Mapping[str, float], allowance: int) -> Plan:
-    """Plan one poll of an account.
+def plan(steps: Iterable[Step], past: Mapping[Key, Past], now: float, allowance: int) -> Plan:
+    """Which of these steps a budget of `allowance` requests suffices for.
 
-    Args:
-        apps: the apps to ask about.
-        builds: of how many builds of each app the metrics are wanted.
-        last_asked: app id → when it was last asked about, whatever came of it; never: missing.
-        allowance: how many requests the key's hour leaves us.
+    What does not fit ends the plan: something small that overtook it would let it wait for ever.
     """
-    longest_ago_first = sorted(apps, key=lambda app: (last_asked.get(app.id, 0), app.id))
-    wanted = [Step("metrics", app, 1) for app in longest_ago_first]
-    if builds:
-        wanted += [Step("builds", app, 1 + builds) for app in _by_turns(longest_ago_first, last_asked)]
-    steps: list[Step] = []
-    deferred: list[Step] = []
-    for step in wanted:
-        fits = not deferred and step.cost <= allowance
-        (steps if fits else deferred).append(step)
-        allowance -= step.cost if fits else 0
-    return Plan(tuple(steps), tuple(deferred))
+    fitting: list[Step] = []
+    ordered = sorted(steps, key=lambda step: turn(step, past, now))
+    for number, step in enumerate(ordered):
+        if step.cost > allowance:
+            return Plan(tuple(fitting), tuple(ordered[number:]))
+        fitting.append(step)
+        allowance -= step.cost
+    return Plan(tuple(fitting), ())
 
 
-def _by_turns(apps: Sequence[App], last_asked: Mapping[str, float]) -> list[App]:
-    """The same apps, beginning at another one in each poll.
+def turn(step: Step, past: Mapping[Key, Past], now: float) -> tuple[object, ...]:
+    """Sorts steps into the order in which they are taken."""
+    before = past.get(step.key, NOTHING)
+    if is_overdue(before, now):
+        return 0, before.waits_since, *step.key
+    return (
+        1,
+        IMPORTANCE.index(step.what),
+        step.age,
+        -step.weight,
+        before.asked_at or 0.0,
+        *step.key,
+    )
 
-    `last_asked` cannot order the builds: where the budget suffices for the metrics of all apps, it says the
-    same at every poll, and the builds of the last apps would never be asked for. The time of the newest
-    answer differs from poll to poll; the checksum spreads it evenly.
-    """
-    turn = crc32(str(max(last_asked.values())).encode()) if last_asked and apps else 0
-    first = turn % max(1, len(apps))
-    return [*apps[first:], *apps[:first]]
+
+def is_overdue(past: Past, now: float) -> bool:
+    """Whether something has waited for so long that it goes first."""
+    return past.waits_since is not None and now - past.waits_since > LONGEST_WAIT
+
+
+def is_offered(past: Past, now: float) -> bool:
+    """Whether to ask for something, or whether App Store Connect has said today that it has no such thing."""
+    return past.refused_at is None or not 0 <= now - past.refused_at < _ASK_AGAIN

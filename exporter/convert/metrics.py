@@ -1,7 +1,8 @@
 """`xcodeMetrics` → OTLP gauges, and the distributions over device models.
 
 Every gauge point can be traced to one number of Apple's: the value, its error margin, the recommended goal,
-the goal band, or one part of the percentage breakdown. Points are dated with the time at which the answer
+the goal band, or one part of the percentage breakdown. Three more are computed from those: `delta`,
+`regressed` (see `comparison`) and `goal_ratio`. Points are dated with the time at which the answer
 arrived, because Apple dates nothing.
 """
 
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from math import isfinite
+from math import inf, isfinite
 from typing import Literal, NamedTuple
 
 from opentelemetry.sdk.metrics.export import Gauge, Metric, NumberDataPoint
@@ -24,13 +25,18 @@ from exporter.convert.catalogue import (
     BREAKDOWN,
     BY_DEVICE,
     COMPANIONS,
+    DELTA,
     ERROR_MARGIN,
     GOAL,
     GOAL_BAND,
+    GOAL_RATIO,
+    REGRESSED,
     Companion,
     describe,
     metric_name,
+    worse_direction,
 )
+from exporter.convert.comparison import MIN_CHANGE, Measured, compare
 from exporter.convert.distributions import Distribution, bucket_bounds, distribution, family_of, is_family
 from exporter.convert.units import unit_of
 
@@ -41,8 +47,21 @@ _PERCENTILES = {"percentile.fifty": "p50", "percentile.ninety": "p90"}
 _DIGITS = re.compile(r"\d{1,9}")
 _VERSION_PART = re.compile(r"\d{1,18}|[A-Za-z]+")
 
-# What is kept longest when there are more series than the cap allows; within each, newer versions first.
-FAMILY_VALUE, FAMILY_GOAL, SPREAD, FAMILY_MARGIN, MODEL_VALUE, FAMILY_PART, MODEL_COMPANION = range(7)
+# What is kept longest when there are more series than the cap allows; within each, newer versions first. Not so
+# the flags: those of a dataset stand together, the oldest version's first, so that the cap never keeps the 1
+# of the newest version without the zeros that end the alerts on the versions before it.
+(
+    FAMILY_VALUE,
+    FAMILY_REGRESSED,
+    FAMILY_DELTA,
+    FAMILY_GOAL,
+    SPREAD,
+    FAMILY_MARGIN,
+    MODEL_VALUE,
+    FAMILY_PART,
+    MODEL_REGRESSED,
+    MODEL_COMPANION,
+) = range(10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +81,9 @@ class Selection:
 class Converted:
     """What leaves, and what does not.
 
-    `offered` = gauge points + sum of `left_out` (without its `malformed`, see `payloads`). `series` counts
-    the series that leave by metric name, distributions included; `capped` those that the cap held back;
+    `offered` = gauge points that are not computed + sum of `left_out` (without its `malformed`, see
+    `payloads`): what is computed is not Apple's, so neither counts it. `series` counts the series that leave
+    by metric name, computed ones and distributions included; `capped` those that the cap held back;
     `unknown_units` are the annotations of units that nobody knows.
     """
 
@@ -90,6 +110,7 @@ class _Names:
     def __init__(self, metric: payloads.Metric) -> None:
         name = metric_name(metric.category, metric.identifier)
         self.unit = unit_of(metric.unit_identifier, metric.unit_name)
+        self.worse = worse_direction(metric.category, metric.identifier)
         self.value = _Name(name, self.unit.ucum, describe(metric.category, metric.identifier))
         self.companions = {
             companion.suffix: _Name(
@@ -108,6 +129,15 @@ class _Place(NamedTuple):
     attributes: dict[str, str]
     rank: int
     family: bool
+
+
+class _Dataset(NamedTuple):
+    """Whose versions are compared with one another."""
+
+    name: _Name
+    platform: str
+    device: str
+    percentile: str
 
 
 class _Spread(NamedTuple):
@@ -138,6 +168,7 @@ def convert(
     observed_at: int,
     series_cap: int,
     build: str = "",
+    min_change: float = MIN_CHANGE,
 ) -> Converted:
     """Turn one answer into points.
 
@@ -146,9 +177,11 @@ def convert(
         selection: which categories and devices, and how much detail.
         observed_at: when the answer arrived, in nanoseconds since the epoch.
         series_cap: how many series may leave, gauges and distributions together.
-        build: the build number, for the answer of a build; becomes an attribute.
+        build: the build number, for the answer of a build; becomes an attribute. Such an answer holds one
+            version, so nothing is compared.
+        min_change: the least change that is a regression, as a ratio (0.05 is five per cent).
     """
-    conversion = _Conversion(payload, selection, observed_at, build)
+    conversion = _Conversion(payload, selection, observed_at, build, min_change)
     for metric in payload.metrics:
         conversion.add(metric)
     return conversion.result(series_cap)
@@ -156,18 +189,26 @@ def convert(
 
 class _Conversion:
     def __init__(
-        self, payload: payloads.XcodeMetrics, selection: Selection, observed_at: int, build: str
+        self,
+        payload: payloads.XcodeMetrics,
+        selection: Selection,
+        observed_at: int,
+        build: str,
+        min_change: float,
     ) -> None:
         self.offered = payload.offered
         self.left_out = Counter(payload.left_out)
         self.observed_at = observed_at
         self.build = {"build": build} if build else {}
+        self.min_change = min_change
         self.detail = selection.detail
         self.wants_category = _matcher(tuple(pattern.upper() for pattern in selection.categories))
         self.wants_device = _matcher(selection.devices)
         self.ranks = _version_ranks(payload)
         self.seen: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)  # dataset → its versions so far
         self.observed: defaultdict[_Spread, list[float]] = defaultdict(list)
+        self.histories: defaultdict[_Dataset, list[tuple[_Place, Measured]]] = defaultdict(list)
+        self.computed: set[str] = set()  # names of metrics that are not Apple's numbers
         self.goal_bounds: dict[tuple[_Name, str], tuple[float, ...]] = {}
         self.tiers: defaultdict[tuple[int, int], _Tier] = defaultdict(_Tier)  # by importance and version rank
         self.unknown_units: set[str] = set()
@@ -187,10 +228,12 @@ class _Conversion:
         """Adds the points of one device and percentile; a model's values also go to `observed`, by family."""
         if not names.unit.known:
             self.unknown_units.add(names.unit.ucum)
-        percentile = _percentile(dataset.percentile)
+        percentile = percentile_name(dataset.percentile)
         seen = self.seen[names.value.name, platform, dataset.device, percentile]
         is_one, family = is_family(dataset.device), family_of(dataset.device)
-        newest: _Place | None = None
+        compared = not self.build and (is_one or self.detail == "full")
+        history = _Dataset(names.value, platform, dataset.device, percentile) if compared else None
+        newest: tuple[_Place, float | None] | None = None
         for point in dataset.points:
             version = point.version
             if version in seen:
@@ -204,13 +247,21 @@ class _Conversion:
             if value is not None and not is_one:
                 spread = _Spread(names.companions[BY_DEVICE.suffix], platform, family, percentile, version)
                 self.observed[spread].append(value)
-            if newest is None or place.rank < newest.rank:
-                newest = place
+            if value is not None and history is not None:
+                margin = None if point.error_margin is None else names.unit.convert(point.error_margin)
+                self.histories[history].append((place, Measured(place.rank, value, margin)))
+            if newest is None or place.rank < newest[0].rank:
+                newest = place, value
         if dataset.recommended is not None:
             if newest:
-                self._companion(GOAL, FAMILY_GOAL, newest, names.unit.convert(dataset.recommended))
+                self._goal(*newest, names.unit.convert(dataset.recommended))
             else:  # each version of this dataset had come before, and the goal with them
                 self.left_out["duplicate"] += 1
+
+    def _goal(self, place: _Place, value: float | None, goal: float) -> None:
+        self._companion(GOAL, FAMILY_GOAL, place, goal)
+        if value is not None and 0 < goal < inf and (place.family or self.detail == "full"):
+            self._compute(GOAL_RATIO, FAMILY_GOAL if place.family else MODEL_COMPANION, place, value / goal)
 
     def _point(self, place: _Place, point: payloads.Point) -> float | None:
         """Adds what one point holds; gives back its value in OTLP's unit, whether or not the value leaves."""
@@ -255,6 +306,28 @@ class _Conversion:
         else:  # 1e306 MB is a number, but not one of bytes
             self.left_out["out_of_range"] += 1
 
+    def _compute(self, companion: Companion, importance: int, place: _Place, value: float) -> None:
+        """Adds a number that is not Apple's; one that is none is not sent, and nothing of Apple's is lost."""
+        if isfinite(value):
+            name = place.names.companions[companion.suffix]
+            self.computed.add(name.name)
+            rank = 0 if companion is REGRESSED else place.rank  # the flags of a dataset stand together
+            point = NumberDataPoint(place.attributes, 0, self.observed_at, value)
+            self.tiers[importance, rank].points[name].append(point)
+
+    def _add_comparisons(self) -> None:
+        for history in self.histories.values():
+            worse = history[0][0].names.worse
+            found = compare([measured for _, measured in history], worse, self.min_change)
+            for place, _ in history:
+                is_newest = place.rank == 0
+                if worse:
+                    importance = FAMILY_REGRESSED if place.family else MODEL_REGRESSED
+                    self._compute(REGRESSED, importance, place, float(is_newest and found.regressed))
+                if is_newest and found.delta is not None:
+                    importance = FAMILY_DELTA if place.family else MODEL_COMPANION
+                    self._compute(DELTA, importance, place, found.delta)
+
     def _add_distributions(self) -> None:
         for spread, values in self.observed.items():
             name, platform, family, percentile, version = spread
@@ -264,6 +337,7 @@ class _Conversion:
             tier.distributions.append(distribution(*name, attributes, values, bounds))
 
     def result(self, series_cap: int) -> Converted:
+        self._add_comparisons()
         self._add_distributions()
         capped: Counter[str] = Counter()
         if sum(map(len, self.tiers.values())) > series_cap:
@@ -307,7 +381,7 @@ class _Conversion:
                 kept.points[name].append(point)
             for _, name, _point in ranked[room:]:
                 capped[name.name] += 1
-                self.left_out["series_cap"] += 1
+                self.left_out["series_cap"] += name.name not in self.computed
             spread = sorted(tier.distributions, key=lambda item: _order(item.name, item.attributes))
             kept.distributions = spread[: max(0, room - len(ranked))]
             capped.update(item.name for item in spread[len(kept.distributions) :])
@@ -316,14 +390,17 @@ class _Conversion:
 
 
 def _order(name: str, attributes: Attributes) -> tuple[object, ...]:
-    """Newest device models first, then by name and the other attributes."""
-    given = dict(attributes or {})
-    device = str(given.get("device", ""))
+    """Newest device models first, then by name and the other attributes, the oldest version first."""
+    given = {key: str(value) for key, value in (attributes or {}).items()}
+    device = given.get("device", "")
     return (
         [-int(number) for number in _DIGITS.findall(device)],
         device,
         name,
-        sorted(map(str, given.items())),
+        given.get("percentile", ""),
+        given.get("platform", ""),
+        version_key(given.get("version", "")),
+        sorted(given.items()),
     )
 
 
@@ -338,7 +415,7 @@ def _attributes(
     return attributes
 
 
-def _percentile(text: str) -> str:
+def percentile_name(text: str) -> str:
     """`percentile.fifty` → `p50`, `percentile.ninety` → `p90`; one that nobody knows keeps its last word."""
     return _PERCENTILES.get(text, text.rpartition(".")[2].strip())
 
@@ -370,6 +447,7 @@ def _version_ranks(payload: payloads.XcodeMetrics) -> dict[tuple[str, str], int]
     }
 
 
+@lru_cache(maxsize=1024)
 def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
     """Orders marketing versions: numbers by value (1.10 after 1.9), and 2.0 after 2.0-beta."""
     parts = _VERSION_PART.findall(version)

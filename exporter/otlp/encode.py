@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -33,6 +33,8 @@ MOST_BYTES = (
     1 << 20
 )  # of one body: several fit below gRPC's 4 MiB, and a poison one costs little to take apart
 
+Signal = Literal["metrics", "logs"]
+
 _FIELD_1, _FIELD_2, _FIELD_3, _FIELD_5, _ATTRIBUTES = b"\x0a", b"\x12", b"\x1a", b"\x2a", b"\x3a"
 _FRAME = 6  # the tag and the length of a message, at the most
 _FRAMES = 2 * _FRAME  # of ResourceMetrics and ScopeMetrics
@@ -42,10 +44,11 @@ _pack_double = struct.Struct("<cd").pack  # NumberDataPoint.as_double, field 4
 
 
 class Body(NamedTuple):
-    """Part of an ExportMetricsServiceRequest, and how many points it holds."""
+    """Part of an export request of OTLP, and how many points (for logs: records) it holds."""
 
     data: bytes
     points: int
+    signal: Signal = "metrics"
 
 
 def encode(

@@ -22,7 +22,7 @@ from exporter.settings.models import Settings
 OVERRIDE = "PERFPOWER__"
 # One underscore where there are two; not what Kubernetes sets for a Service of that name.
 _NEAR_MISS = re.compile(
-    r"PERFPOWER_(?:ACCOUNTS|SCHEDULE|COLLECT|LIMITS|OTLP|HTTP|LOG)_+(?!SERVICE_|PORT(?:_|$))[A-Z]"
+    r"PERFPOWER_(?:ACCOUNTS|SCHEDULE|COLLECT|DIAGNOSTICS|REGRESSION|LIMITS|OTLP|HTTP|LOG)_+(?!SERVICE_|PORT(?:_|$))[A-Z]"
 )
 
 _ACCOUNT = {
@@ -70,6 +70,7 @@ def _put(tree: Tree, path: KeyPath, value: object, name: str) -> None:
         otlp = tree.root.get("otlp")
         if isinstance(otlp, dict):
             otlp.pop("metrics_endpoint", None)
+            otlp.pop("logs_endpoint", None)
     try:
         tree.put(path, value, name)
     except ConfigError as error:
@@ -93,11 +94,12 @@ def _put_account(tree: Tree, given: Mapping[str, str]) -> None:
 
 
 def _put_opentelemetry(tree: Tree, given: Mapping[str, str]) -> None:
-    """OTEL_EXPORTER_OTLP_*, and OTEL_EXPORTER_OTLP_METRICS_* which win.
+    """OTEL_EXPORTER_OTLP_*, and OTEL_EXPORTER_OTLP_METRICS_* which win; for logs, the endpoint alone.
 
     Meanings: https://opentelemetry.io/docs/specs/otel/protocol/exporter/.
     """
-    for path, name in (("endpoint", "ENDPOINT"), ("metrics_endpoint", "METRICS_ENDPOINT")):
+    for path in ("endpoint", "metrics_endpoint", "logs_endpoint"):
+        name = path.upper()
         if address := given.get(f"OTEL_EXPORTER_OTLP_{name}"):
             _put(tree, ("otlp", path), address, f"OTEL_EXPORTER_OTLP_{name}")
     for suffix in _OTLP:

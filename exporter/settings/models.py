@@ -31,6 +31,7 @@ from exporter.settings import values
 MAX_KEY_FILE = 65_536
 
 _DurationInput = Annotated[str, Field(pattern=values.DURATION_PATTERN)] | float
+_RatioInput = Annotated[str, Field(pattern=values.RATIO_PATTERN)] | float
 _SizeInput = Annotated[str, Field(pattern=values.SIZE_PATTERN)] | int
 
 Duration = Annotated[float, BeforeValidator(values.duration, json_schema_input_type=_DurationInput)]
@@ -278,6 +279,52 @@ class Collect(Section):
         description="Also ask for the metrics of the newest so many builds of each app. Costs a request a "
         "build.",
     )
+    events: bool = Field(
+        default=True,
+        description="Send diagnostic logs and Apple's insights as events too (OTLP log records). false for a "
+        "Collector without a pipeline for logs; gauges and histograms stay.",
+    )
+
+
+class Diagnostics(Section):
+    """Hangs, slow launches and disk writes: Apple's signatures, and the logs behind them."""
+
+    versions: int = Field(
+        default=3,
+        ge=0,
+        le=20,
+        description="Of how many of the newest versions of each platform. Costs a request a version for the "
+        "signatures, and one for each signature that is new or changed. 0: no diagnostics.",
+    )
+    testflight: bool = Field(
+        default=False,
+        description="Also versions that are only in TestFlight.",
+    )
+    top_signatures: int = Field(
+        default=10,
+        ge=0,
+        le=200,
+        description="How many signatures of each type and version become series, the heaviest first. The "
+        "others are counted, and their logs collected all the same.",
+    )
+    logs: bool = Field(
+        default=True,
+        description="Download the logs of signatures, for events with call stacks and for histograms of "
+        "durations and bytes written.",
+    )
+
+
+class Regression(Section):
+    """When the newest version counts as worse than those before it."""
+
+    min_change: Annotated[float, BeforeValidator(values.ratio, json_schema_input_type=_RatioInput)] = Field(
+        default=0.05,
+        ge=0,
+        le=10,
+        json_schema_extra={"default": "5%"},
+        description="Least change against the mean of the earlier versions, as a ratio or in percent; "
+        "smaller ones are not called a regression, whatever the error margins say.",
+    )
 
 
 class Limits(Section):
@@ -335,6 +382,11 @@ class Otlp(Section):
         default=None,
         description="Full address for metrics, used exactly as it stands in place of `endpoint`.",
     )
+    logs_endpoint: str | None = Field(
+        default=None,
+        description="Full address for events, used exactly as it stands. Not given: `endpoint` with /v1/logs "
+        "appended for http/protobuf, or /v1/logs beside the /v1/metrics of `metrics_endpoint`.",
+    )
     headers: dict[str, SecretStr] = Field(
         default_factory=dict,
         description="Headers sent with each request, for a receiver that wants a token. Values never appear "
@@ -370,18 +422,19 @@ class Otlp(Section):
         description="File that protocol `file` appends to, one JSON object a line.",
     )
 
-    @field_validator("endpoint", "metrics_endpoint")
+    @field_validator("endpoint", "metrics_endpoint", "logs_endpoint")
     @classmethod
     def _address(cls, address: str, info: ValidationInfo) -> str:
         if info.data.get("protocol") == "grpc":
             return values.grpc_target(address)
-        if info.field_name == "metrics_endpoint":
+        if info.field_name != "endpoint":
             values.split_url(address)
             return address
-        if values.base_url(address).endswith("/v1/metrics"):
-            raise ValueError(
-                "must end before /v1/metrics, which is appended; a full address is metrics_endpoint"
-            )
+        for signal in ("metrics", "logs"):
+            if values.base_url(address).endswith(f"/v1/{signal}"):
+                raise ValueError(
+                    f"must end before /v1/{signal}, which is appended; a full address is {signal}_endpoint"
+                )
         return address
 
     @field_validator("headers")
@@ -418,6 +471,18 @@ class Otlp(Section):
         if self.protocol == "grpc":
             return self.endpoint or "http://localhost:4317"
         return (self.endpoint or "http://localhost:4318").rstrip("/") + "/v1/metrics"
+
+    @property
+    def logs_url(self) -> str:
+        """Where events are sent: the full URL for http/protobuf, the target for grpc."""
+        if self.logs_endpoint:
+            return self.logs_endpoint
+        if self.protocol == "grpc":
+            return self.metrics_url
+        beside_metrics = (self.metrics_endpoint or "").removesuffix("/v1/metrics")
+        if not self.endpoint and beside_metrics != (self.metrics_endpoint or ""):
+            return beside_metrics + "/v1/logs"
+        return (self.endpoint or "http://localhost:4318").rstrip("/") + "/v1/logs"
 
 
 class State(Section):
@@ -477,6 +542,8 @@ class Settings(Section):
     )
     schedule: Schedule = Field(default=Schedule(), description="When to poll and how often to send again.")
     collect: Collect = Field(default=Collect(), description="How much detail to collect.")
+    diagnostics: Diagnostics = Field(default=Diagnostics(), description="Signatures and their logs.")
+    regression: Regression = Field(default=Regression(), description="What counts as a regression.")
     limits: Limits = Field(default=Limits(), description="How much the exporter may take, hold and send.")
     otlp: Otlp = Field(default=Otlp(), description="Where the points go.")
     state: State = Field(default=State(), description="Where the exporter remembers what it has seen.")

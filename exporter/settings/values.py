@@ -16,12 +16,14 @@ from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 DURATION_PATTERN = r"^([0-9]+(\.[0-9]+)?|([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?)$"
+RATIO_PATTERN = r"^[0-9]+(\.[0-9]+)? ?%?$"
 SIZE_PATTERN = r"^[0-9]+(\.[0-9]+)? ?([kKMG]i?B|B)?$"
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?(?:(\d+)ms)?", re.ASCII)
 _DURATION_PARTS = (86_400, 3_600, 60, 1, 0.001)
 _NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(B|[kKMG]i?B)?", re.ASCII)
+_RATIO = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?(%?)", re.ASCII)
 _SIZE_POWERS = {"B": 0, "k": 1, "K": 1, "M": 2, "G": 3}
 _CRON_ITEM = re.compile(
     r"(\*|[0-9]{1,4}(-[0-9]{1,4})?)(/[0-9]{1,4})?|[a-z]{3}(-[a-z]{3})?|last", re.IGNORECASE
@@ -54,6 +56,15 @@ def size(value: object) -> int:
         raise ValueError("must be a size such as 64MiB or 10MB, or a number of bytes")
     unit = match[2] or "B"
     return int(float(match[1]) * (1024 if "i" in unit else 1000) ** _SIZE_POWERS[unit[0]])
+
+
+def ratio(value: object) -> float:
+    """A ratio, from a number such as 0.05 or text such as 5%."""
+    text = _number_or_text(value)
+    match = _RATIO.fullmatch(text) if text is not None else None
+    if match is None:
+        raise ValueError("must be a ratio such as 0.05, or a percentage such as 5%")
+    return float(match[1]) / (100 if match[2] else 1)
 
 
 def _number_or_text(value: object) -> str | None:

@@ -1,20 +1,23 @@
 """What must survive a restart: one SQLite file, one process, one connection that threads share.
 
-source      one row per answer of App Store Connect (an app's metrics, or a build's): when, and a digest
+source      one row per answer of App Store Connect (an app's metrics, a build's signatures): when, a digest
 snapshot    the newest gauges, encoded; re-sent at every heartbeat
-outbox      what is owed once: distributions; a row goes when the endpoint acknowledged it
+outbox      what is owed once: distributions and events; a row goes when the endpoint acknowledged it
 window      what was last sent of a distribution, and when its window ended
+finding     Apple's insights that were told of
+step        when each thing was last asked for, since when it waits, when it was refused
 request     the requests that a key made in the last hour
-attempt     when each app was last asked about, whatever came of it
 run         the last poll of each account
 
-Times are nanoseconds since the epoch, but for `request`, `attempt` and `run`, which are in seconds. What one
-answer brings is stored in one transaction: a kill at any instruction leaves either all of it or nothing.
+What is remembered of diagnostics is in `diagnostics`. Times are nanoseconds since the epoch, but for `step`,
+`request` and `run`, which are in seconds. What one answer brings is stored in one transaction: a kill at any
+instruction leaves either all of it or nothing.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import sqlite3
 import threading
@@ -22,60 +25,32 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from exporter.appstore.plan import Key, Past
 from exporter.convert.distributions import Window
+from exporter.convert.insights import Finding
 from exporter.errors import StateError
 from exporter.otlp.encode import Body
+from exporter.state.schema import MIGRATIONS
 
 _HOUR = 3600.0
-_FORGET_WINDOWS = 90 * 24 * 3600 * 10**9  # a series not seen for 90 days starts anew
+_DAY = 24 * 3600
+_FORGET_WINDOWS = 90 * _DAY * 10**9  # a series not seen for 90 days starts anew
+_FORGET_STEPS = 30 * _DAY  # what was neither asked for nor waited for is no longer wanted
 
-# Each migration runs once, in the transaction that also records it. Never change one that was released.
-_MIGRATIONS = (
-    (
-        "first",
-        """
-        CREATE TABLE source (
-            account TEXT NOT NULL, app_id TEXT NOT NULL, bundle_id TEXT NOT NULL, build_id TEXT NOT NULL,
-            digest BLOB NOT NULL, observed_at INTEGER NOT NULL, series INTEGER NOT NULL,
-            PRIMARY KEY (account, app_id, build_id)
-        ) WITHOUT ROWID;
-        CREATE TABLE snapshot (
-            id INTEGER PRIMARY KEY AUTOINCREMENT,
-            account TEXT NOT NULL, app_id TEXT NOT NULL, build_id TEXT NOT NULL,
-            stamp INTEGER NOT NULL, sent INTEGER NOT NULL, points INTEGER NOT NULL, body BLOB NOT NULL
-        );
-        CREATE INDEX snapshot_source ON snapshot (account, app_id, build_id);
-        CREATE TABLE outbox (
-            id INTEGER PRIMARY KEY AUTOINCREMENT,
-            account TEXT NOT NULL, app_id TEXT NOT NULL,
-            stamp INTEGER NOT NULL, points INTEGER NOT NULL, body BLOB NOT NULL
-        );
-        CREATE TABLE window (
-            account TEXT NOT NULL, app_id TEXT NOT NULL, series BLOB NOT NULL,
-            content BLOB NOT NULL, ended_at INTEGER NOT NULL, seen_at INTEGER NOT NULL,
-            PRIMARY KEY (account, app_id, series)
-        ) WITHOUT ROWID;
-        CREATE TABLE request (key_id TEXT NOT NULL, at REAL NOT NULL);
-        CREATE INDEX request_key ON request (key_id, at);
-        CREATE TABLE attempt (
-            account TEXT NOT NULL, app_id TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (account, app_id)
-        ) WITHOUT ROWID;
-        CREATE TABLE run (
-            account TEXT PRIMARY KEY, at REAL NOT NULL, settings BLOB NOT NULL
-        ) WITHOUT ROWID;
-        """,
-    ),
-)
+Execute = Callable[..., sqlite3.Cursor]
+Kind = Literal["metrics", "signatures", "overview"]
+_SOURCE = "(account, app_id, build_id, kind) = (?, ?, ?, ?)"
 
 
 class Source(NamedTuple):
-    """Where an answer belongs; `build_id` is empty for the app's own metrics."""
+    """Where an answer belongs; `build_id` is empty for what is the app's own."""
 
     account: str
     app_id: str
     build_id: str = ""
+    kind: Kind = "metrics"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,36 +117,57 @@ class State:
 
     def digest(self, source: Source) -> bytes | None:
         """The digest that came with the last good answer of a source."""
-        rows = self._rows("SELECT digest FROM source WHERE (account, app_id, build_id) = (?, ?, ?)", *source)
+        rows = self._rows(f"SELECT digest FROM source WHERE {_SOURCE}", *source)  # noqa: S608
         return bytes(rows[0][0]) if rows else None
+
+    def document(self, source: Source) -> bytes:
+        """What was kept of the last good answer of a source beside its points; empty for nothing."""
+        rows = self._rows(f"SELECT document FROM source WHERE {_SOURCE}", *source)  # noqa: S608
+        return bytes(rows[0][0] or b"") if rows else b""
 
     def answered(self) -> list[Answered]:
         """All sources that ever answered and are still wanted."""
-        rows = self._rows("SELECT account, app_id, build_id, bundle_id, observed_at, series FROM source")
-        return [Answered(Source(*row[:3]), *row[3:]) for row in rows]
+        rows = self._rows(
+            "SELECT account, app_id, build_id, kind, bundle_id, observed_at, series FROM source"
+        )
+        return [Answered(Source(*row[:4]), *row[4:]) for row in rows]
 
     def series(self, source: Source) -> int:
         """How many series the last good answer of a source made."""
-        rows = self._rows("SELECT series FROM source WHERE (account, app_id, build_id) = (?, ?, ?)", *source)
+        rows = self._rows(f"SELECT series FROM source WHERE {_SOURCE}", *source)  # noqa: S608
         return int(rows[0][0]) if rows else 0
 
-    def windows(self, account: str, app_id: str) -> dict[bytes, Window]:
+    def series_of_others(self, source: Source) -> int:
+        """How many series all other sources of the same app made."""
+        query = "SELECT coalesce(sum(series), 0) FROM source WHERE (account, app_id) = (?, ?)"
+        return int(self._rows(query, *source[:2])[0][0]) - self.series(source)
+
+    def windows(self, account: str, app_id: str, kind: Kind = "metrics") -> dict[bytes, Window]:
         """What was last sent of each distribution of an app, by its identity."""
         rows = self._rows(
-            "SELECT series, content, ended_at FROM window WHERE (account, app_id) = (?, ?)", account, app_id
+            "SELECT series, content, ended_at FROM window WHERE (account, app_id, kind) = (?, ?, ?)",
+            account,
+            app_id,
+            kind,
         )
         return {bytes(series): Window(bytes(content), ended_at) for series, content, ended_at in rows}
+
+    def findings(self, source: Source) -> list[Finding]:
+        """Apple's insights in the last good answer of a source, and those it withdrew lately."""
+        rows = self._rows(
+            "SELECT record FROM finding WHERE (account, app_id, build_id) = (?, ?, ?)", *source[:3]
+        )
+        return [_finding(record) for (record,) in rows]
 
     def touch(self, source: Source, observed_at: int) -> None:
         """A source gave the same answer again, now."""
         with self._transaction() as execute:
+            execute(f"UPDATE source SET observed_at = ? WHERE {_SOURCE}", observed_at, *source)  # noqa: S608
             execute(
-                "UPDATE source SET observed_at = ? WHERE (account, app_id, build_id) = (?, ?, ?)",
+                "UPDATE window SET seen_at = ? WHERE (account, app_id, kind) = (?, ?, ?)",
                 observed_at,
-                *source,
-            )
-            execute(
-                "UPDATE window SET seen_at = ? WHERE (account, app_id) = (?, ?)", observed_at, *source[:2]
+                *source[:2],
+                source.kind,
             )
 
     def store(
@@ -183,63 +179,55 @@ class State:
         series: int,
         *,
         gauges: Iterable[Body],
-        owed: Iterable[Body],
-        owed_at: int,
-        windows: Mapping[bytes, Window],
-        seen: Iterable[bytes],
+        owed: Iterable[Body] = (),
+        owed_at: int = 0,
+        windows: Mapping[bytes, Window] | None = None,
+        seen: Iterable[bytes] = (),
+        findings: Iterable[Finding] = (),
+        document: bytes = b"",
+        also: Callable[[Execute], object] = lambda _execute: None,
     ) -> None:
         """All that one answer brings, in one transaction.
 
         Args:
             gauges: replace the source's snapshot; dated `observed_at`.
-            owed: go to the outbox; their windows end at `owed_at`.
+            owed: distributions and events, for the outbox; windows end at `owed_at`, events are dated so.
             windows: of the distributions in `owed`.
             seen: the identities of all distributions in the answer; those long unseen are forgotten.
+            findings: replace those of the source.
+            document: what is to be kept of the answer itself.
+            also: further statements of the same transaction.
         """
         app = source[:2]
         with self._transaction() as execute:
-            execute("DELETE FROM snapshot WHERE (account, app_id, build_id) = (?, ?, ?)", *source)
+            execute(f"DELETE FROM snapshot WHERE {_SOURCE}", *source)  # noqa: S608
             for body in gauges:
                 execute(
-                    "INSERT INTO snapshot (account, app_id, build_id, stamp, sent, points, body)"
-                    " VALUES (?, ?, ?, ?, 0, ?, ?)",
+                    "INSERT INTO snapshot (account, app_id, build_id, kind, stamp, sent, points, body)"
+                    " VALUES (?, ?, ?, ?, ?, 0, ?, ?)",
                     *source,
                     observed_at,
                     body.points,
                     body.data,
                 )
-            for body in owed:
-                execute(
-                    "INSERT INTO outbox (account, app_id, stamp, points, body) VALUES (?, ?, ?, ?, ?)",
-                    *app,
-                    owed_at,
-                    body.points,
-                    body.data,
-                )
-            for identity, window in windows.items():
-                execute("INSERT OR REPLACE INTO window VALUES (?, ?, ?, ?, ?, ?)", *app, identity, *window, 0)
-            for identity in seen:
-                execute(
-                    "UPDATE window SET seen_at = ? WHERE (account, app_id, series) = (?, ?, ?)",
-                    observed_at,
-                    *app,
-                    identity,
-                )
+            owe(execute, *app, owed, owed_at)
+            remember_windows(execute, source, windows or {}, seen, observed_at)
+            if source.kind == "metrics":
+                execute("DELETE FROM finding WHERE (account, app_id, build_id) = (?, ?, ?)", *source[:3])
+            for finding in findings:
+                execute("INSERT INTO finding VALUES (?, ?, ?, ?)", *source[:3], json.dumps(finding))
             execute(
-                "DELETE FROM window WHERE (account, app_id) = (?, ?) AND seen_at < ?",
-                *app,
-                observed_at - _FORGET_WINDOWS,
-            )
-            execute(
-                "INSERT OR REPLACE INTO source VALUES (?, ?, ?, ?, ?, ?, ?)",
-                source.account,
-                source.app_id,
+                "INSERT OR REPLACE INTO source"
+                " (account, app_id, build_id, kind, bundle_id, digest, observed_at, series, document)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                *source,
                 bundle_id,
-                source.build_id,
                 digest,
                 observed_at,
                 series,
+                document,
             )
+            also(execute)
 
     def keep_only(self, wanted: Callable[[Answered], bool]) -> int:
         """Forget sources that are no longer wanted; gives their number. What they still owe stays owed."""
@@ -247,18 +235,24 @@ class State:
         with self._transaction() as execute:
             for source in unwanted:
                 for table in ("source", "snapshot"):
-                    execute(f"DELETE FROM {table} WHERE (account, app_id, build_id) = (?, ?, ?)", *source)  # noqa: S608
+                    execute(f"DELETE FROM {table} WHERE {_SOURCE}", *source)  # noqa: S608
+                if source.kind == "metrics":
+                    execute("DELETE FROM finding WHERE (account, app_id, build_id) = (?, ?, ?)", *source[:3])
+                if source.kind == "signatures":
+                    execute(
+                        "DELETE FROM signature WHERE (account, app_id, build_id) = (?, ?, ?)", *source[:3]
+                    )
         return len(unwanted)
 
     # What is to be delivered
 
     def outbox(self) -> Iterator[Item]:
         """What is owed, oldest first; read one by one, so that a long outbox does not fill the memory."""
-        return self._items("outbox", "account, app_id, '', stamp, 0")
+        return self._items("outbox", "account, app_id, '', 'metrics', stamp, 0, signal")
 
     def snapshot(self) -> Iterator[Item]:
         """The newest gauges of all sources."""
-        return self._items("snapshot", "account, app_id, build_id, stamp, sent")
+        return self._items("snapshot", "account, app_id, build_id, kind, stamp, sent, 'metrics'")
 
     def acknowledge(self, items: Iterable[Item]) -> None:
         """The endpoint took these: outbox rows go, snapshot rows are no longer new."""
@@ -286,7 +280,7 @@ class State:
         return int(self._rows("SELECT count(*) FROM outbox")[0][0])
 
     def owed_since(self) -> list[tuple[str, str, list[int]]]:
-        """(account, app id, the ends of the windows owed, ascending) for each app that is owed something."""
+        """(account, app id, the times of what is owed, ascending) for each app that is owed something."""
         owed: dict[tuple[str, str], list[int]] = {}
         for account, app_id, stamp in self._rows(
             "SELECT DISTINCT account, app_id, stamp FROM outbox ORDER BY stamp"
@@ -297,13 +291,15 @@ class State:
     def move_windows(
         self, account: str, app_id: str, times: Mapping[int, int], restamp: Callable[[Body], Body]
     ) -> None:
-        """Give what an app is owed new times: old end → new end, bodies by `restamp`."""
+        """Give what an app is owed new times: old time → new time, bodies by `restamp`."""
         with self._transaction() as execute:
             rows = execute(
-                "SELECT id, stamp, points, body FROM outbox WHERE (account, app_id) = (?, ?)", account, app_id
+                "SELECT id, stamp, points, signal, body FROM outbox WHERE (account, app_id) = (?, ?)",
+                account,
+                app_id,
             ).fetchall()
-            for row_id, stamp, points, body in rows:
-                data = restamp(Body(bytes(body), points)).data
+            for row_id, stamp, points, signal, body in rows:
+                data = restamp(Body(bytes(body), points, signal)).data
                 execute("UPDATE outbox SET stamp = ?, body = ? WHERE id = ?", times[stamp], data, row_id)
             for old, new in sorted(times.items(), reverse=True):  # later first: none is moved twice
                 execute(
@@ -314,7 +310,36 @@ class State:
                     old,
                 )
 
-    # Requests and runs
+    # Steps, requests and runs
+
+    def past(self, account: str) -> dict[Key, Past]:
+        """What became of the steps of an account."""
+        rows = self._rows(
+            "SELECT app_id, what, id, asked_at, waits_since, refused_at FROM step WHERE account = ?", account
+        )
+        return {Key(*row[:3]): Past(*row[3:]) for row in rows}
+
+    def asked(self, account: str, key: Key, at: float) -> None:
+        """Something is about to be asked for: it waits no longer."""
+        with self._transaction() as execute:
+            execute("INSERT OR REPLACE INTO step VALUES (?, ?, ?, ?, ?, NULL, NULL)", account, *key, at)
+
+    def refused(self, account: str, key: Key, at: float) -> None:
+        """App Store Connect does not offer what was asked for."""
+        with self._transaction() as execute:
+            execute("INSERT OR REPLACE INTO step VALUES (?, ?, ?, ?, ?, NULL, ?)", account, *key, at, at)
+
+    def deferred(self, account: str, keys: Iterable[Key], at: float) -> None:
+        """These have to wait; those that wait already do so since then."""
+        with self._transaction() as execute:
+            for key in keys:
+                execute(
+                    "INSERT INTO step VALUES (?, ?, ?, ?, NULL, ?, NULL) ON CONFLICT DO UPDATE"
+                    " SET waits_since = coalesce(waits_since, excluded.waits_since)",
+                    account,
+                    *key,
+                    at,
+                )
 
     def add_request(self, key_id: str, at: float) -> None:
         """A request is about to be sent with this key."""
@@ -327,19 +352,16 @@ class State:
         rows = self._rows("SELECT at FROM request WHERE key_id = ? AND at >= ? ORDER BY at", key_id, since)
         return [at for (at,) in rows]
 
-    def add_attempt(self, account: str, app_id: str, at: float) -> None:
-        """An app is about to be asked about."""
-        with self._transaction() as execute:
-            execute("INSERT OR REPLACE INTO attempt VALUES (?, ?, ?)", account, app_id, at)
-
-    def attempts(self, account: str) -> dict[str, float]:
-        """App id → when the app was last asked about."""
-        return dict(self._rows("SELECT app_id, at FROM attempt WHERE account = ?", account))
-
     def finish_run(self, account: str, at: float, settings: bytes) -> None:
         """An account was polled, with settings of this digest."""
         with self._transaction() as execute:
             execute("INSERT OR REPLACE INTO run VALUES (?, ?, ?)", account, at, settings)
+            execute(
+                "DELETE FROM step WHERE account = ? AND max(coalesce(asked_at, 0), coalesce(waits_since, 0))"
+                " < ?",
+                account,
+                at - _FORGET_STEPS,
+            )
 
     def last_run(self, account: str) -> tuple[float, bytes] | None:
         """When an account was last polled, and the digest of the settings then."""
@@ -352,16 +374,17 @@ class State:
         ids = [row_id for (row_id,) in self._rows(f"SELECT id FROM {table} ORDER BY id")]  # noqa: S608
         for row_id in ids:
             query = f"SELECT {columns}, body, points FROM {table} WHERE id = ?"  # noqa: S608
-            for account, app_id, build_id, stamp, sent, body, points in self._rows(query, row_id):
-                source = Source(account, app_id, build_id)
-                yield Item(row_id, table, source, stamp, bool(sent), Body(bytes(body), points))
+            for *source, stamp, sent, signal, body, points in self._rows(query, row_id):
+                yield Item(
+                    row_id, table, Source(*source), stamp, bool(sent), Body(bytes(body), points, signal)
+                )
 
     def _rows(self, query: str, *values: object) -> list[Any]:
         with self._lock, self._errors():
             return self._db.execute(query, values).fetchall()
 
     @contextmanager
-    def _transaction(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
+    def _transaction(self) -> Iterator[Execute]:
         with self._lock, self._errors():
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -377,13 +400,13 @@ class State:
             "CREATE TABLE IF NOT EXISTS migration (number INTEGER PRIMARY KEY, name TEXT NOT NULL)"
         )
         done = self._db.execute("SELECT count(*) FROM migration").fetchone()[0]
-        if done > len(_MIGRATIONS):
+        if done > len(MIGRATIONS):
             raise StateError(
                 "the file was written by a newer version of perfpower-exporter",
                 remedy="Use that version again, or another state file.",
                 where=str(self._path),
             )
-        for number, (name, script) in enumerate(_MIGRATIONS[done:], start=done + 1):
+        for number, (name, script) in enumerate(MIGRATIONS[done:], start=done + 1):
             self._db.executescript(
                 f"BEGIN IMMEDIATE; {script}; INSERT INTO migration VALUES ({number}, '{name}'); COMMIT;"  # noqa: S608
             )
@@ -404,6 +427,47 @@ class State:
         if self._lock_file is not None:
             os.close(self._lock_file)
             self._lock_file = None
+
+
+def _finding(record: str) -> Finding:
+    identity, version, platform, high_impact, active, series = json.loads(record)
+    points = tuple((tuple((key, text) for key, text in attributes), value) for attributes, value in series)
+    return Finding(identity, version, platform, high_impact, active, points)
+
+
+def owe(execute: Execute, account: str, app_id: str, bodies: Iterable[Body], stamp: int) -> None:
+    """Put bodies into the outbox."""
+    for body in bodies:
+        execute(
+            "INSERT INTO outbox (account, app_id, stamp, points, body, signal) VALUES (?, ?, ?, ?, ?, ?)",
+            account,
+            app_id,
+            stamp,
+            body.points,
+            body.data,
+            body.signal,
+        )
+
+
+def remember_windows(
+    execute: Execute, source: Source, windows: Mapping[bytes, Window], seen: Iterable[bytes], at: int
+) -> None:
+    """The windows of distributions that are owed now, and which distributions there still are."""
+    app = source[:2]
+    for identity, window in windows.items():
+        execute(
+            "INSERT OR REPLACE INTO window VALUES (?, ?, ?, ?, ?, ?, ?)",
+            *app,
+            identity,
+            *window,
+            at,
+            source.kind,
+        )
+    for identity in seen:
+        execute(
+            "UPDATE window SET seen_at = ? WHERE (account, app_id, series) = (?, ?, ?)", at, *app, identity
+        )
+    execute("DELETE FROM window WHERE (account, app_id) = (?, ?) AND seen_at < ?", *app, at - _FORGET_WINDOWS)
 
 
 def recent_requests(path: Path, key_id: str, since: float) -> list[float]:
