@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from exporter.cycle import CycleReport
+from exporter.appstore.plan import Step
 from exporter.otlp.encode import Body
 from exporter.otlp.sink import Outcome, Sink
+from exporter.report import CycleReport
 from exporter.service import Exporter
 from exporter.settings import Account, Settings
 from exporter.state import State, recent_requests, unreadable
@@ -42,17 +43,52 @@ def rehearse(settings: Settings, sink: Sink, log: Any) -> Exporter:
     return Exporter(settings, State(None), sink, log=log, own_metrics=False, used=used)
 
 
+def planned(settings: Settings, sink: Sink, log: Any) -> Iterator[str]:
+    """Lines with what a poll would ask for now, in its order, and what the key's hour leaves for it.
+
+    Costs what listing the apps and their builds costs; works beside a running exporter, on a copy of its
+    state.
+
+    Raises:
+        AppStoreError: an account cannot be listed.
+    """
+    state = State(None, copy_of=settings.state.path)
+    exporter = Exporter(settings, state, sink, log=log, own_metrics=False)
+    with closing(exporter.state), closing(exporter):
+        for account in settings.accounts:
+            plan = exporter.plan(account.name)
+            quota, now = exporter.quotas[account.key_id], time.time()
+            yield (
+                f"account {account.name}: {plan.cost} of at least "
+                f"{plan.cost + sum(step.cost for step in plan.deferred)} requests fit; the key has "
+                f"{quota.remaining} of {quota.limit} left this hour, and our share leaves "
+                f"{quota.allowance(now)}"
+            )
+            yield f"  {'':>4}  {'what':<14} {'requests':>8}  app"
+            for fits, steps in (("", plan.steps), ("wait", plan.deferred)):
+                for step in steps:
+                    yield f"  {fits:>4}  {step.what:<14} {step.cost:>8}  {_about(step)}"
+            yield "  and the logs of each signature that turns out to be new or to have another weight"
+
+
+def _about(step: Step) -> str:
+    builds = ", ".join(f"{build.platform} {build.version} ({build.number})" for build in step.builds)
+    signature = f"signature {step.signature}, weight {step.weight:g}" if step.signature else ""
+    return "  ".join(text for text in (step.app.bundle_id, builds, signature) if text)
+
+
 def check(settings: Settings, sink: Sink, log: Any) -> Iterator[Finding]:
     """Look at everything that a run needs, in the order in which it would fail.
 
-    Asks App Store Connect what a poll would ask, to see with which series it would end; sends the endpoint
-    one empty request.
+    Asks App Store Connect what a poll would ask but for the logs, to see with which series it would end;
+    sends the endpoint an empty request.
     """
     accounts = ", ".join(account.name for account in settings.accounts)
     yield Finding(True, f"configuration: {len(settings.accounts)} account(s): {accounts}")
     yield _state(settings.state.path)
     yield _endpoint(settings, sink)
-    exporter = rehearse(settings, sink, log)
+    diagnostics = settings.diagnostics.model_copy(update={"logs": False})  # a request for each signature
+    exporter = rehearse(settings.model_copy(update={"diagnostics": diagnostics}), sink, log)
     with closing(exporter.state), closing(exporter):
         for account in settings.accounts:
             yield from _account(exporter, account)
@@ -72,7 +108,7 @@ def _account(exporter: Exporter, account: Account) -> Iterator[Finding]:
             not report.deferred,
             f"account {account.name}: rate limit {quota.limit} an hour, {quota.remaining} left, our share "
             f"{share}; one poll costs {report.requests}"
-            + (f"; put off: {', '.join(report.deferred)}" if report.deferred else ""),
+            + (f"; put off: {', '.join(map(str, report.deferred))}" if report.deferred else ""),
         )
     if report.answers:
         yield _series(report, exporter.settings.limits.series_per_app)

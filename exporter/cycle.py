@@ -6,73 +6,37 @@ there.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from contextlib import suppress
 from typing import Any
 
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-
-from exporter import __version__
 from exporter.appstore.client import Answer, AppStoreClient
+from exporter.appstore.discovery import complete, newest_versions
 from exporter.appstore.jsonapi import App, Build
-from exporter.appstore.payloads.metrics import parse_metrics
-from exporter.appstore.payloads.reader import clean_text
-from exporter.appstore.plan import Step, plan
+from exporter.appstore.plan import NOTHING, Agenda, Plan, Step, is_offered, is_overdue, plan
 from exporter.appstore.quota import Quota
-from exporter.convert.distributions import owed
-from exporter.convert.metrics import Converted, Selection, convert
 from exporter.errors import (
     AgreementMissing,
     AppStoreError,
     BadAnswer,
     CredentialsRefused,
     NotFound,
+    NotOffered,
     OverBudget,
     RateLimited,
     RoleTooSmall,
     Unavailable,
 )
-from exporter.otlp.encode import Body, can_be_restamped, encode
+from exporter.intake import Intake
+from exporter.report import CycleReport
 from exporter.settings import Account, Settings
-from exporter.state import Source, State
+from exporter.state import State
+from exporter.state.diagnostics import Diagnostics
 
-SCOPE = InstrumentationScope("perfpower-exporter", __version__)
-_SECOND = 1_000_000_000
-
-
-@dataclass(slots=True)
-class CycleReport:
-    """What one poll did; the counts are of this poll alone.
-
-    `series` is by metric, `series_by_app` by bundle id. `unchanged` counts answers equal to the last ones:
-    nothing about them is converted again, so they add nothing to points, series, `left_out` and `capped`.
-    `deferred` names what has to wait for the next poll.
-    """
-
-    account: str
-    apps: int = 0
-    requests: int = 0
-    answers: int = 0
-    unchanged: int = 0
-    points: int = 0
-    distributions: int = 0
-    series: Counter[str] = field(default_factory=Counter)
-    series_by_app: Counter[str] = field(default_factory=Counter)
-    left_out: Counter[str] = field(default_factory=Counter)
-    capped: Counter[str] = field(default_factory=Counter)
-    unknown_units: set[str] = field(default_factory=set)
-    deferred: list[str] = field(default_factory=list)
-    failures: list[AppStoreError] = field(default_factory=list)
-    seconds: float = 0.0
-
-    @property
-    def outcome(self) -> str:
-        """`ok`, `deferred` (the budget did not suffice) or `failed` (at least one request)."""
-        return "failed" if self.failures else "deferred" if self.deferred else "ok"
+_NAMED = 10  # in a line of the log; the rest is counted
+_UNAVAILABLE_IN_A_ROW = 2  # each has cost minutes of retries already; the next poll goes on with the others
 
 
 class Cycle:
@@ -94,11 +58,11 @@ class Cycle:
         log: Any,
     ) -> None:
         self._account = account
-        self._collect = settings.collect
-        self._series_cap = settings.limits.series_per_app
+        self._settings = settings
         self._client = client
         self._quota = quota
         self._state = state
+        self._diagnostics = Diagnostics(state)
         self._clock = clock
         self._log = log
 
@@ -110,14 +74,37 @@ class Cycle:
         """
         started = self._clock()
         report = CycleReport(self._account.name)
+        intake = Intake(self._account, self._settings, self._state, report, self._log)
+        apps: list[App] = []
         try:
             apps = self._apps(report)
-            self._ask(apps, report)
+            self._ask(apps, intake, report)
         except AppStoreError as error:
             report.failures.append(error)
+        for app in apps:
+            intake.flush(app, self._clock())
         report.requests = len(self._state.requests(self._account.key_id, started))
         report.seconds = self._clock() - started
         return report
+
+    def plan(self) -> Plan:
+        """What a poll would ask for now. Lists the apps and their builds, and asks for nothing else.
+
+        The logs are those that were left over; those of signatures that are new are not known before the
+        signatures are listed.
+
+        Raises:
+            AppStoreError: the apps cannot be listed; the error of an app's builds.
+        """
+        report = CycleReport(self._account.name)
+        apps = self._apps(report)
+        if report.failures:
+            raise report.failures[0]
+        for app in apps if self._wants_builds else ():
+            self._discover(app)
+        past, now = self._state.past(self._account.name), self._clock()
+        listed = [step for step in self._known_steps(apps) if step.what != "builds"]
+        return plan(listed, past, now, self._quota.allowance(now))
 
     def _apps(self, report: CycleReport) -> list[App]:
         """The apps to ask about; one that is named but missing is a failure of its own.
@@ -172,22 +159,32 @@ class Cycle:
             where=f"account {self._account.name}, app {app.id}",
         )
 
-    def _ask(self, apps: list[App], report: CycleReport) -> None:
-        last_asked = self._state.attempts(self._account.name)
-        allowance = self._quota.allowance(self._clock())
-        planned = plan(apps, self._collect.builds, last_asked, allowance)
-        self._defer(planned.deferred, report)
+    def _ask(self, apps: list[App], intake: Intake, report: CycleReport) -> None:
+        """Work through the agenda; what the budget does not suffice for waits, and is named."""
+        now = self._clock()
+        past = self._state.past(self._account.name)
+        known = self._known_steps(apps)
+        self._tell(plan(known, past, now, self._quota.allowance(now)))
+        agenda = Agenda(past, now)
+        agenda.add(
+            step
+            for step in known
+            if step.what in ("metrics", "overview", "builds") or is_overdue(past.get(step.key, NOTHING), now)
+        )
         unavailable = 0
-        for number, step in enumerate(planned.steps):
+        while (step := agenda.pop()) is not None:
+            if step.cost > self._quota.allowance(self._clock()):
+                self._defer([step, *agenda.rest()], report)
+                return
             try:
-                self._do(step, report)
+                agenda.add(self._do(step, intake, report))
                 unavailable = 0
             except OverBudget as error:
-                self._defer(planned.steps[number:], report, error)
+                self._defer([step, *agenda.rest()], report, error)
                 return
             except RateLimited as error:
                 report.failures.append(error)
-                self._defer(planned.steps[number + 1 :], report, error)
+                self._defer(agenda.rest(), report, error)
                 return
             except (CredentialsRefused, AgreementMissing):
                 raise
@@ -195,151 +192,182 @@ class Cycle:
                 report.failures.append(error)
                 unavailable = unavailable + 1 if isinstance(error, Unavailable) else 0
                 if unavailable == _UNAVAILABLE_IN_A_ROW:
-                    self._defer(planned.steps[number + 1 :], report, error)
+                    self._defer(agenda.rest(), report, error)
                     return
 
-    def _do(self, step: Step, report: CycleReport) -> None:
-        if step.what == "metrics":
-            self._state.add_attempt(self._account.name, step.app.id, self._clock())
-            answer = self._client.metrics("apps", step.app.id)
-            self._take_in(step.app, None, answer, self._series_cap, report)
-        else:
-            self._ask_builds(step.app, report)
+    # What there is to ask for
 
-    def _ask_builds(self, app: App, report: CycleReport) -> None:
-        """The app's own series come first under the cap, then those of its builds, newest first."""
-        builds = self._client.builds(app.id, newest=self._collect.builds)
-        newest = {build.id for build in builds}
+    @property
+    def _wants_builds(self) -> bool:
+        return bool(self._settings.collect.builds or self._settings.diagnostics.versions)
+
+    def _known_steps(self, apps: Iterable[App]) -> list[Step]:
+        """All that can be told before anything is asked, from what the last poll left behind."""
+        past, now = self._state.past(self._account.name), self._clock()
+        steps: list[Step] = []
+        for app in apps:
+            steps.append(Step("metrics", app))
+            if self._settings.diagnostics.versions:
+                overview = Step("overview", app)
+                if is_offered(past.get(overview.key, NOTHING), now):
+                    steps.append(overview)
+                steps += self._signature_steps(app)
+                steps += self._log_steps(app)
+            if self._wants_builds:
+                steps.append(Step("builds", app))
+        return steps
+
+    def _signature_steps(self, app: App) -> list[Step]:
+        builds = tuple(self._diagnostics.builds(self._account.name, app.id))
+        return [Step("signatures", app, cost=len(builds), builds=builds)] if builds else []
+
+    def _log_steps(self, app: App) -> list[Step]:
+        """One for each signature whose logs are not those of its present weight."""
+        if not self._settings.diagnostics.logs:
+            return []
+        builds = self._diagnostics.builds(self._account.name, app.id)
+        signatures = self._diagnostics.signatures(self._account.name, app.id)
+        ages = _ages(builds)
+        by_id = {build.id: build for build in builds}
+        percent = any((item.weight or 0.0) > 1.0 for item in signatures)  # the account's scale is 0 to 100
+        return [
+            Step(
+                "logs",
+                app,
+                builds=(by_id[item.build_id],),
+                signature=item.id,
+                weight=(item.weight or 0.0) / (100.0 if percent else 1.0),
+                age=ages[item.build_id],
+            )
+            for item in signatures
+            if item.pending and item.build_id in by_id
+        ]
+
+    # Asking
+
+    def _do(self, step: Step, intake: Intake, report: CycleReport) -> list[Step]:
+        """Ask for one thing and take it in; gives the steps that this brings up."""
+        app = step.app
+        self._state.asked(self._account.name, step.key, self._clock())
+        if step.what == "metrics":
+            intake.metrics(app, None, self._client.metrics("apps", app.id))
+        elif step.what == "overview":
+            self._ask_overview(step, intake)
+        elif step.what == "builds":
+            per_build = self._discover(app)
+            return [
+                *self._signature_steps(app),
+                *(
+                    Step("build_metrics", app, builds=(build,), age=age)
+                    for age, build in enumerate(per_build)
+                ),
+            ]
+        elif step.what == "signatures":
+            self._ask_signatures(step, intake, report)
+            return self._log_steps(app)
+        elif step.what == "logs":
+            self._ask_logs(step, intake)
+        else:
+            self._ask_build_metrics(step, intake)
+        return []
+
+    def _discover(self, app: App) -> list[Build]:
+        """List the builds of an app and remember whose diagnostics to collect; gives those whose metrics to
+        collect."""
+        wanted, versions = self._settings.collect.builds, self._settings.diagnostics.versions
+        testflight = self._settings.diagnostics.testflight
+        listed = self._client.listed_builds(
+            app.id,
+            enough=lambda found: (
+                sum(not build.expired for build in found) >= wanted
+                and complete(found, versions=versions, testflight=testflight)
+            ),
+        )
+        held = newest_versions(listed, versions=versions, testflight=testflight)
+        self._diagnostics.hold_builds(self._account.name, app.id, held)
+        per_build = [build for build in listed if not build.expired][:wanted]
+        newest = {build.id for build in per_build}
         self._state.keep_only(
             lambda answered: (
                 answered.source[:2] != (self._account.name, app.id)
+                or answered.source.kind != "metrics"
                 or not answered.source.build_id
                 or answered.source.build_id in newest
             )
         )
-        room = self._series_cap - self._state.series(Source(self._account.name, app.id))
-        for build in builds:
+        return per_build
+
+    def _ask_overview(self, step: Step, intake: Intake) -> None:
+        try:
+            intake.overview(step.app, self._client.overview(step.app.id))
+        except (NotFound, NotOffered) as error:  # an account or proxy without API 4.5
+            self._state.refused(self._account.name, step.key, self._clock())
+            self._log.info(
+                "cycle.no_overview",
+                account=self._account.name,
+                app=step.app.bundle_id,
+                reason=error.what,
+                note="asked for again tomorrow; everything else is collected",
+            )
+
+    def _ask_signatures(self, step: Step, intake: Intake, report: CycleReport) -> None:
+        answers: dict[str, list[Answer]] = {}
+        for build in step.builds:
             try:
-                answer = self._client.metrics("builds", build.id)
-                self._take_in(app, build, answer, max(0, room), report)
-            except NotFound:
-                pass  # a build that nobody used yet has no metrics
+                answers[build.id] = self._client.signatures(build.id)
+            except NotFound:  # a build without signatures
+                answers[build.id] = [Answer(b"", self._clock(), {"data": []})]
             except (BadAnswer, RoleTooSmall) as error:  # of this build; others speak of the account
                 report.failures.append(error)
-            room -= self._state.series(Source(self._account.name, app.id, build.id))
+        intake.signatures(step.app, answers)
 
-    def _take_in(self, app: App, build: Build | None, answer: Answer, room: int, report: CycleReport) -> None:
-        """Store what an answer brings, if it is news; `room` is how many series it may make."""
-        report.answers += 1
-        source = Source(self._account.name, app.id, build.id if build else "")
-        observed_at = int(answer.received_at * _SECOND)
-        resource = self._resource(app)
-        selection = Selection(self._collect.detail, self._collect.categories, self._collect.devices)
-        made_with = (__version__, resource, selection, room, build.number if build else "")
-        digest = hashlib.sha256(repr(made_with).encode() + answer.body).digest()
-        if self._state.digest(source) == digest:
-            self._state.touch(source, observed_at)
-            report.unchanged += 1
-            return
+    def _ask_logs(self, step: Step, intake: Intake) -> None:
+        where = self._account.name, step.app.id
+        signature = next(
+            (item for item in self._diagnostics.signatures(*where) if item.id == step.signature), None
+        )
+        if signature is None or not signature.pending:
+            return  # it went meanwhile, or two builds have it
         try:
-            payload = parse_metrics(answer.document)
-        except AppStoreError as error:
-            error.where = f"account {self._account.name}, {app.bundle_id}"
-            raise
-        while True:
-            converted = convert(
-                payload,
-                selection,
-                observed_at=observed_at,
-                series_cap=room,
-                build=build.number if build else "",
-            )
-            gauges = encode(Resource(resource), SCOPE, converted.gauges)
-            if all(can_be_restamped(body, observed_at) for body in gauges):
-                break
-            observed_at += 1  # by a chance of 1 in 2^70, the bytes of this time stand somewhere else, too
-        self._store(source, app, digest, observed_at, converted, gauges, report)
+            intake.logs(step.app, step.builds[0], signature, self._client.logs(signature.id))
+        except NotFound:
+            self._diagnostics.no_logs(*where, signature.id)
 
-    def _store(
-        self,
-        source: Source,
-        app: App,
-        digest: bytes,
-        observed_at: int,
-        converted: Converted,
-        gauges: list[Body],
-        report: CycleReport,
-    ) -> None:
-        resource = self._resource(app)
-        series_of = hashlib.sha256(repr(resource).encode()).digest()[:8]  # another resource, other series
-        with self._state.hold():  # a delivery must not move windows meanwhile
-            before = {
-                series.removeprefix(series_of): window
-                for series, window in self._state.windows(source.account, source.app_id).items()
-                if series.startswith(series_of)
-            }
-            distributions, windows = owed(converted.distributions, before, observed_at)
-            bodies = encode(Resource(resource), SCOPE, distributions)
-            self._state.store(
-                source,
-                app.bundle_id,
-                digest,
-                observed_at,
-                converted.series.total(),
-                gauges=gauges,
-                owed=bodies,
-                owed_at=next((window.ended_at for window in windows.values()), observed_at),
-                windows={series_of + series: window for series, window in windows.items()},
-                seen=[series_of + item.identity for item in converted.distributions],
-            )
-        self._keep_below_cap(source)
-        report.points += sum(body.points for body in gauges)
-        report.distributions += sum(body.points for body in bodies)
-        report.series += converted.series
-        report.series_by_app[app.bundle_id] += converted.series.total()
-        report.left_out += converted.left_out
-        report.capped += converted.capped
-        report.unknown_units |= converted.unknown_units
-        if converted.capped:
-            self._log.warning(
-                "cycle.series_cap_reached",
-                account=source.account,
-                app=app.bundle_id,
-                build=source.build_id or None,
-                cap=self._series_cap,
-                setting="limits.series_per_app",
-                left_out=converted.capped.total(),
-                most=dict(converted.capped.most_common(5)),
-            )
+    def _ask_build_metrics(self, step: Step, intake: Intake) -> None:
+        (build,) = step.builds
+        with suppress(NotFound):  # a build that nobody used yet has no metrics
+            intake.metrics(step.app, build, self._client.metrics("builds", build.id))
 
-    def _keep_below_cap(self, source: Source) -> None:
-        """Should the app's own series have grown, those of its builds go until they are asked about anew."""
-        of_app = [answered for answered in self._state.answered() if answered.source[:2] == source[:2]]
-        if not source.build_id and sum(answered.series for answered in of_app) > self._series_cap:
-            self._state.keep_only(
-                lambda answered: answered.source[:2] != source[:2] or not answered.source.build_id
-            )
+    # Telling
 
-    def _resource(self, app: App) -> dict[str, str]:
-        attributes = {
-            "service.name": self._account.apps.service_name(app.bundle_id, app.id),
-            "appstore.app.id": app.id,
-            "appstore.app.name": clean_text(app.name),
-            "appstore.account": self._account.name,
-            "deployment.environment.name": self._account.environment,
-        }
-        return {key: value for key, value in attributes.items() if value}
+    def _tell(self, planned: Plan) -> None:
+        self._log.debug(
+            "cycle.plan",
+            account=self._account.name,
+            requests=planned.cost,
+            steps=dict(Counter(step.what for step in planned.steps)),
+            too_many=dict(Counter(step.what for step in planned.deferred)),
+        )
 
-    def _defer(self, steps: Iterable[Step], report: CycleReport, error: AppStoreError | None = None) -> None:
-        names = [str(step) for step in steps]
-        report.deferred += names
-        if names:
+    def _defer(self, steps: list[Step], report: CycleReport, error: AppStoreError | None = None) -> None:
+        report.deferred += steps
+        self._state.deferred(self._account.name, [step.key for step in steps], self._clock())
+        if steps:
             self._log.warning(
                 "cycle.deferred",
                 account=self._account.name,
-                waits_for_next_poll=names,
+                waits_for_next_poll=[str(step) for step in steps[:_NAMED]],
+                and_more=max(0, len(steps) - _NAMED),
+                of=dict(Counter(step.what for step in steps)),
                 reason=str(error or "limits.key_share"),
             )
 
 
-_UNAVAILABLE_IN_A_ROW = 2  # each has cost minutes of retries already; the next poll goes on with the others
+def _ages(builds: Iterable[Build]) -> dict[str, int]:
+    """Build id → 0 for the newest of its platform, 1 for the one before, and so on."""
+    met: Counter[str] = Counter()
+    ages = {}
+    for build in builds:
+        ages[build.id] = met[build.platform]
+        met[build.platform] += 1
+    return ages

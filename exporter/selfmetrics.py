@@ -7,6 +7,7 @@ neither, the SDK (1.45) sends infinities.
 
 from __future__ import annotations
 
+from collections import Counter as Count
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,8 @@ from exporter import __version__
 from exporter.convert.catalogue import OWN_METRICS
 
 if TYPE_CHECKING:
-    from exporter.cycle import CycleReport
     from exporter.deliver import Delivery
+    from exporter.report import CycleReport
 
 Observe = Callable[[], Iterable[tuple[float, dict[str, str]]]]
 
@@ -71,7 +72,8 @@ class SelfMetrics:
         """An account was polled."""
         account = {"account": report.account}
         self._polls.add(1, account | {"outcome": report.outcome})
-        self._deferred.add(len(report.deferred), account)
+        for what, count in Count(step.what for step in report.deferred).items():
+            self._deferred.add(count, account | {"what": what})
         for error in report.failures:
             self._failures.add(1, account | {"reason": error.reason})
         for reason, count in report.left_out.items():

@@ -24,16 +24,18 @@ from apscheduler.triggers.cron import CronTrigger
 
 from exporter.appstore.auth import TokenAuth, load_private_key
 from exporter.appstore.client import AppStoreClient, Sent
+from exporter.appstore.plan import Plan
 from exporter.appstore.quota import Quota
-from exporter.cycle import Cycle, CycleReport
+from exporter.cycle import Cycle
 from exporter.deliver import Deliverer, Delivery
 from exporter.endpoint import open_sdk_exporter
 from exporter.errors import ExporterError
 from exporter.health import HealthServer
 from exporter.otlp.sink import Sink
+from exporter.report import CycleReport
 from exporter.selfmetrics import SelfMetrics
 from exporter.settings import Account, Schedule, Settings
-from exporter.state import Answered, State
+from exporter.state import Answered, Source, State
 from exporter.status import Status
 
 DRAIN = 8.0  # seconds after SIGTERM; Docker kills after ten
@@ -100,6 +102,10 @@ class Exporter:
         for client in self.clients.values():
             client.close()
         self._sink.close()
+
+    def plan(self, name: str) -> Plan:
+        """What a poll of an account would ask for now; see `Cycle.plan`."""
+        return self._cycles[name].plan()
 
     def poll(self, name: str) -> CycleReport | None:
         """Poll one account. None when the process is ending."""
@@ -189,9 +195,14 @@ class Exporter:
         return any(
             account.name == answered.source.account
             and account.apps.selects(answered.source.app_id, answered.bundle_id)
-            and (self.settings.collect.builds or not answered.source.build_id)
+            and self._is_collected(answered.source)
             for account in self.settings.accounts
         )
+
+    def _is_collected(self, source: Source) -> bool:
+        if source.kind != "metrics":
+            return bool(self.settings.diagnostics.versions)
+        return bool(self.settings.collect.builds) or not source.build_id
 
     def _quota_gauge(self, number: Callable[[Quota], int | None]) -> Iterator[tuple[float, dict[str, str]]]:
         for account in self.settings.accounts:
@@ -215,6 +226,7 @@ class Exporter:
             unchanged=report.unchanged,
             points=report.points,
             distributions=report.distributions,
+            events=report.events,
             series=report.series.total(),
             left_out=dict(report.left_out),
             deferred=len(report.deferred),

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from exporter.cycle import CycleReport
 from exporter.deliver import Delivery
 from exporter.errors import ExporterError
+from exporter.report import CycleReport
 from exporter.settings import Settings
 from exporter.state import Answered, State
 
@@ -145,7 +145,11 @@ class Status:
         return _moment(run[0]) if run else "never"
 
     def _apps(self) -> list[Answered]:
-        return [answered for answered in self._state.answered() if not answered.source.build_id]
+        return [
+            answered
+            for answered in self._state.answered()
+            if answered.source.kind == "metrics" and not answered.source.build_id
+        ]
 
 
 def _moment(seconds: float) -> str:

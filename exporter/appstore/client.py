@@ -25,7 +25,7 @@ from exporter.errors import AppStoreError, BadAnswer, ConfigError
 
 __all__ = ["Answer", "AppStoreClient", "Sent"]
 
-Endpoint = Literal["apps", "builds", "app_metrics", "build_metrics"]
+Endpoint = Literal["apps", "builds", "app_metrics", "build_metrics", "signatures", "logs", "overview"]
 
 _METRICS_OF: dict[str, tuple[str, Endpoint]] = {
     "apps": ("app", "app_metrics"),
@@ -34,8 +34,11 @@ _METRICS_OF: dict[str, tuple[str, Endpoint]] = {
 _JSON = "application/json"
 _JSON_API = "application/vnd.api+json"
 _METRICS = "application/vnd.apple.xcode-metrics+json"
+_LOGS = "application/vnd.apple.diagnostic-logs+json"
+_OVERVIEW = "application/vnd.apple.xcode-overview+json"
 _PAGE = 200  # Apple's largest `limit`
 _MOST_PAGES = 100
+_MOST_BUILD_PAGES = 10  # two thousand builds: a team that uploads every night needs five years for them
 _FILTER_VALUES = 40  # bundle ids are up to 155 characters: forty keep the URL below 8 KiB
 
 
@@ -150,8 +153,8 @@ class AppStoreClient:
         for query in queries or [{}]:
             query |= {"fields[apps]": "bundleId,name", "limit": str(_PAGE)}
             with _heading(self._where):
-                for document in self._pages("apps", "/v1/apps", query):
-                    found |= {app.id: app for app in parse_apps(document)}
+                for page in self._pages("apps", "/v1/apps", query):
+                    found |= {app.id: app for app in parse_apps(page.document)}
         return list(found.values())
 
     def builds(self, app_id: str, *, newest: int) -> list[Build]:
@@ -167,11 +170,36 @@ class AppStoreClient:
         }
         found: dict[str, Build] = {}
         with _heading(f"{self._where}, app {app_id}"):
-            for document in self._pages("builds", "/v1/builds", query) if newest > 0 else ():
-                found |= {build.id: build for build in parse_builds(document)}
+            for page in self._pages("builds", "/v1/builds", query) if newest > 0 else ():
+                found |= {build.id: build for build in parse_builds(page.document)}
                 if len(found) >= newest:
                     break
         return list(itertools.islice(found.values(), max(0, newest)))
+
+    def listed_builds(self, app_id: str, *, enough: Callable[[Sequence[Build]], bool]) -> list[Build]:
+        """Return the valid builds of an app, the last uploaded first and each once, with `released`.
+
+        Expired ones are among them: they are what the users of a released version have. Pages are read until
+        `enough`, told all builds so far after each page, says so, and ten at most.
+        """
+        self._check(app_id)
+        query = {
+            "filter[app]": app_id,
+            "filter[processingState]": "VALID",
+            "include": "preReleaseVersion,appStoreVersion",
+            "fields[builds]": "version,uploadedDate,expired,preReleaseVersion,appStoreVersion",
+            "fields[preReleaseVersions]": "version,platform",
+            "fields[appStoreVersions]": "appVersionState,appStoreState",
+            "sort": "-uploadedDate",
+            "limit": str(_PAGE),
+        }
+        found: dict[str, Build] = {}
+        with _heading(f"{self._where}, app {app_id}"):
+            for page in itertools.islice(self._pages("builds", "/v1/builds", query), _MOST_BUILD_PAGES):
+                found |= {build.id: build for build in parse_builds(page.document)}
+                if enough(tuple(found.values())):
+                    break
+        return list(found.values())
 
     def metrics(self, kind: Literal["apps", "builds"], resource_id: str) -> Answer:
         """Return the `xcodeMetrics` of an app or of a build, as they came."""
@@ -180,6 +208,39 @@ class AppStoreClient:
         url = self._url(f"/v1/{kind}/{resource_id}/perfPowerMetrics")
         with _heading(f"{self._where}, {noun} {resource_id}"):
             return self._get(endpoint, url, (_METRICS, _JSON))
+
+    def overview(self, app_id: str) -> Answer:
+        """Return the `xcodeOverview` of an app, as it came.
+
+        Raises:
+            NotFound, NotOffered: the account has no such endpoint.
+        """
+        self._check(app_id)
+        with _heading(f"{self._where}, app {app_id}"):
+            url = self._url(f"/v1/apps/{app_id}/performanceOverviews")
+            return self._get("overview", url, (_OVERVIEW, _JSON))
+
+    def signatures(self, build_id: str) -> list[Answer]:
+        """Return all pages of a build's diagnostic signatures, as they came.
+
+        Raises:
+            NotFound: the build has none, or there is no such build.
+        """
+        self._check(build_id)
+        query = {
+            "fields[diagnosticSignatures]": "diagnosticType,signature,weight,insight",
+            "limit": str(_PAGE),
+        }
+        with _heading(f"{self._where}, build {build_id}"):
+            return list(self._pages("signatures", f"/v1/builds/{build_id}/diagnosticSignatures", query))
+
+    def logs(self, signature_id: str) -> Answer:
+        """Return the `diagnosticLogs` of a signature, as they came, up to 200 logs."""
+        with _heading(f"{self._where}, signature {printable(signature_id, 80)}"):
+            if not is_safe_id(signature_id):  # it comes from an answer, not from the configuration
+                raise BadAnswer("this id cannot be part of an address; nothing was sent", remedy=NOT_APPLE)
+            url = self._url(f"/v1/diagnosticSignatures/{signature_id}/logs", {"limit": str(_PAGE)})
+            return self._get("logs", url, (_LOGS, _JSON))
 
     def _check(self, resource_id: str) -> None:
         if not is_safe_id(resource_id):
@@ -194,19 +255,17 @@ class AppStoreClient:
 
     # Pages
 
-    def _pages(
-        self, endpoint: Endpoint, path: str, query: Mapping[str, str]
-    ) -> Iterator[Mapping[str, object]]:
-        """Yield the document of each page."""
+    def _pages(self, endpoint: Endpoint, path: str, query: Mapping[str, str]) -> Iterator[Answer]:
+        """Yield each page."""
         url = self._url(path, query)
         asked: set[httpx.URL] = set()
         while url not in asked and len(asked) < _MOST_PAGES:
             asked.add(url)
-            document = self._get(endpoint, url, (_JSON, _JSON_API)).document
-            if not isinstance(document.get("data"), list):
+            page = self._get(endpoint, url, (_JSON, _JSON_API))
+            if not isinstance(page.document.get("data"), list):
                 raise BadAnswer("the answer has no list of data", remedy=NOT_APPLE)
-            yield document
-            link = next_link(document)
+            yield page
+            link = next_link(page.document)
             if link is None:
                 return
             url = addresses.following(self._base, url, link)

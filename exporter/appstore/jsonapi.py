@@ -28,6 +28,38 @@ _LONGEST_LABEL = 200
 _LONGEST_CODE = 100
 _LONGEST_ERROR = 300
 
+# Apple's AppVersionState, and AppStoreVersionState, which came before it. What is in neither list, such as
+# NOT_APPLICABLE and states to come, tells nothing.
+_WAS_ON_STORE = frozenset(
+    {
+        "READY_FOR_DISTRIBUTION",
+        "READY_FOR_SALE",
+        "REPLACED_WITH_NEW_VERSION",
+        "REMOVED_FROM_SALE",
+        "DEVELOPER_REMOVED_FROM_SALE",
+    }
+)
+_NEVER_ON_STORE = frozenset(
+    {
+        "ACCEPTED",
+        "DEVELOPER_REJECTED",
+        "IN_REVIEW",
+        "INVALID_BINARY",
+        "METADATA_REJECTED",
+        "PENDING_APPLE_RELEASE",
+        "PENDING_CONTRACT",
+        "PENDING_DEVELOPER_RELEASE",
+        "PREORDER_READY_FOR_SALE",
+        "PREPARE_FOR_SUBMISSION",
+        "PROCESSING_FOR_APP_STORE",
+        "PROCESSING_FOR_DISTRIBUTION",
+        "READY_FOR_REVIEW",
+        "REJECTED",
+        "WAITING_FOR_EXPORT_COMPLIANCE",
+        "WAITING_FOR_REVIEW",
+    }
+)
+
 
 @dataclass(frozen=True)
 class App:
@@ -44,7 +76,9 @@ class Build:
 
     `number` is the build number (`CFBundleVersion`), `version` the marketing version and `platform` Apple's
     word for it (`IOS`, `MAC_OS`, …); each is empty where the answer did not tell it. `uploaded_at` is in
-    seconds since the epoch, None where unknown.
+    seconds since the epoch, None where unknown. `expired` is TestFlight's sense: 90 days after the upload.
+    `released` is True if the build is or was on the App Store, False if it never was, None where the answer
+    did not tell.
     """
 
     id: str
@@ -53,6 +87,7 @@ class Build:
     platform: str
     uploaded_at: float | None
     expired: bool
+    released: bool | None = None
 
 
 def parse_apps(document: object) -> list[App]:
@@ -64,13 +99,19 @@ def parse_apps(document: object) -> list[App]:
 
 
 def parse_builds(document: object) -> list[Build]:
-    """Return the builds of a `/v1/builds` document with `include=preReleaseVersion`, in its order."""
-    versions = {
-        version_id: attributes
-        for version_id, attributes, _ in _resources(document, "included", "preReleaseVersions")
-    }
+    """Return the builds of a `/v1/builds` document, in its order.
+
+    Version and platform take `include=preReleaseVersion`, `released` takes `include=appStoreVersion`.
+    """
+    versions = _included(document, "preReleaseVersions")
+    store_versions = _included(document, "appStoreVersions")
     return [
-        _build(build_id, attributes, versions.get(_related_id(resource), {}))
+        _build(
+            build_id,
+            attributes,
+            versions.get(_related_id(resource, "preReleaseVersion"), {}),
+            _released(resource, store_versions),
+        )
         for build_id, attributes, resource in _resources(document, "data", "builds")
     ]
 
@@ -121,7 +162,16 @@ def _resources(
             yield resource_id, _mapping(resource.get("attributes")), resource
 
 
-def _build(build_id: str, attributes: Mapping[str, object], version: Mapping[str, object]) -> Build:
+def _included(document: object, kind: str) -> dict[str, Mapping[str, object]]:
+    return {included_id: attributes for included_id, attributes, _ in _resources(document, "included", kind)}
+
+
+def _build(
+    build_id: str,
+    attributes: Mapping[str, object],
+    version: Mapping[str, object],
+    released: bool | None,
+) -> Build:
     return Build(
         id=build_id,
         number=_label(attributes.get("version")),
@@ -129,12 +179,27 @@ def _build(build_id: str, attributes: Mapping[str, object], version: Mapping[str
         platform=_label(version.get("platform")),
         uploaded_at=_epoch(attributes.get("uploadedDate")),
         expired=attributes.get("expired") is True,
+        released=released,
     )
 
 
-def _related_id(build: Mapping[str, object]) -> str:
-    relation = _mapping(_mapping(build.get("relationships")).get("preReleaseVersion"))
-    related = _mapping(relation.get("data")).get("id")
+def _released(build: Mapping[str, object], store_versions: Mapping[str, Mapping[str, object]]) -> bool | None:
+    relation = _relation(build, "appStoreVersion")
+    if "data" in relation and relation["data"] is None:
+        return False
+    version = store_versions.get(_related_id(build, "appStoreVersion"), {})
+    states = {_label(version.get(name)) for name in ("appVersionState", "appStoreState")}
+    if states & _WAS_ON_STORE:
+        return True
+    return False if states & _NEVER_ON_STORE else None
+
+
+def _relation(resource: Mapping[str, object], name: str) -> Mapping[str, object]:
+    return _mapping(_mapping(resource.get("relationships")).get(name))
+
+
+def _related_id(resource: Mapping[str, object], name: str) -> str:
+    related = _mapping(_relation(resource, name).get("data")).get("id")
     return related if isinstance(related, str) else ""
 
 

@@ -7,6 +7,7 @@ first: so a budget that is too small for everything delays much, and starves not
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
@@ -121,3 +122,33 @@ def is_overdue(past: Past, now: float) -> bool:
 def is_offered(past: Past, now: float) -> bool:
     """Whether to ask for something, or whether App Store Connect has said today that it has no such thing."""
     return past.refused_at is None or not 0 <= now - past.refused_at < _ASK_AGAIN
+
+
+class Agenda:
+    """The steps of one poll in their order, where a step that is done may bring up others.
+
+    What is added a second time is left out: it is done once.
+    """
+
+    def __init__(self, past: Mapping[Key, Past], now: float) -> None:
+        self._past = past
+        self._now = now
+        self._added: set[Key] = set()
+        self._waiting: list[tuple[tuple[object, ...], Step]] = []
+
+    def add(self, steps: Iterable[Step]) -> None:
+        """Put steps where they belong."""
+        for step in steps:
+            if step.key not in self._added:
+                self._added.add(step.key)
+                heapq.heappush(self._waiting, (turn(step, self._past, self._now), step))
+
+    def pop(self) -> Step | None:
+        """Take the next step; None when all are done."""
+        return heapq.heappop(self._waiting)[1] if self._waiting else None
+
+    def rest(self) -> list[Step]:
+        """Take all that are left, in their order."""
+        rest = [step for _, step in sorted(self._waiting, key=lambda entry: entry[0])]
+        self._waiting.clear()
+        return rest

@@ -6,22 +6,43 @@ What ended before its end is an httpx.TransportError, whoever noticed it; what c
 from __future__ import annotations
 
 import json
+import re
+import sys
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
+from math import inf
+from typing import Any
 
 import httpx
 
 from exporter.appstore.jsonapi import printable
 from exporter.errors import BadAnswer
 
-__all__ = ["NOT_APPLE", "Answer", "Deadline", "Received", "parse", "read_body", "read_error_body"]
+__all__ = [
+    "NOT_APPLE",
+    "Answer",
+    "Deadline",
+    "Received",
+    "loads_deep",
+    "parse",
+    "read_body",
+    "read_error_body",
+]
 
 NOT_APPLE = "Check base_url and any proxy in between: App Store Connect does not answer like this."
 
 _ERROR_BODY = 64 * 1024
 _PIECE = 64 * 1024
+
+_DEEPEST = 50_000  # a frame of a call stack is two levels: 25,000 frames, far beyond any thread's stack
+_STARTS = frozenset({"start_map", "start_array"})
+_ENDS = frozenset({"end_map", "end_array"})
+_STRING_OR_NUMBER = re.compile(
+    rb'"(?:[^"\\]++|\\.)*+"|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?', re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -94,17 +115,32 @@ def parse(received: Received, types: Collection[str]) -> Answer:
     if content_type and content_type.partition(";")[0].strip().lower() not in types:
         raise _not_json(received)
     try:
-        # int() would refuse a number of 4301 digits, and with it the whole answer.
-        document = json.loads(received.body, parse_int=float)
-    except RecursionError:
-        raise BadAnswer("the answer's JSON is nested too deep", remedy=NOT_APPLE) from None
-    except ValueError as error:
-        if _is_cut_off(received.body.strip(), error):
-            raise httpx.RemoteProtocolError("the answer ends in the middle of its JSON") from None
+        document = _loads(received.body)
+    except ValueError:
         raise _not_json(received) from None
     if not isinstance(document, dict):
         raise _not_json(received)
     return Answer(received.body, received.received_at, document)
+
+
+def loads_deep(body: bytes) -> object:
+    """Return what `json.loads(body, parse_int=float)` would if it knew no depth, in several times its time.
+
+    These are dicts, lists, strings, floats, booleans and None, at most 50,000 levels of them. The text has to
+    be UTF-8 without a byte order mark; NaN and Infinity, which JSON does not have, are refused.
+
+    Raises:
+        ValueError: it is not JSON.
+        BadAnswer: it is nested too deep.
+        httpx.RemoteProtocolError: it is an object that was cut off.
+    """
+    try:
+        return _grown(body)
+    except ValueError:
+        tamed = _STRING_OR_NUMBER.sub(_tame, body)
+        if tamed == body:
+            raise
+    return _grown(tamed)
 
 
 def _collect(response: httpx.Response, body: bytearray, limit: int, deadline: Deadline) -> None:
@@ -150,17 +186,116 @@ def _gunzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
         raise httpx.RemoteProtocolError("the gzip data is not complete")
 
 
-def _is_cut_off(body: bytes, error: ValueError) -> bool:
-    if not body.startswith(b"{"):
-        return not body
-    at_end = isinstance(error, json.JSONDecodeError) and error.pos >= len(error.doc.rstrip())
-    return at_end or not body.endswith(b"}")
+def _loads(body: bytes) -> object:
+    try:
+        # int() would refuse a number of 4301 digits, and with it the whole answer.
+        return json.loads(body, parse_int=float)
+    except RecursionError:
+        return loads_deep(body)
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data" and _is_cut_off(body, at_end=error.pos >= len(error.doc.rstrip())):
+            raise _cut_off() from None
+        raise
+    except UnicodeDecodeError:
+        if _is_cut_off(body, at_end=False):
+            raise _cut_off() from None
+        raise
 
 
-def _not_json(received: Received) -> BadAnswer:
-    content_type = printable(received.response.headers.get("Content-Type", ""), 80) or "missing"
-    beginning = printable(received.body[:1000].decode("utf-8", "replace"), 80)
-    return BadAnswer(
-        "the answer is not a JSON object of App Store Connect",
-        remedy=f"Its content type is {content_type}, and it begins with “{beginning}”. {NOT_APPLE}",
-    )
+def _is_cut_off(body: bytes, *, at_end: bool) -> bool:
+    """Tell whether an object that could not be read was cut off; `at_end`: all of it up to there was JSON."""
+    text = body.strip()
+    if not text.startswith(b"{"):
+        return not text
+    return at_end or not text.endswith(b"}")
+
+
+def _cut_off() -> httpx.RemoteProtocolError:
+    return httpx.RemoteProtocolError("the answer ends in the middle of its JSON")
+
+
+def _grown(body: bytes) -> object:
+    import ijson  # type: ignore[import-untyped]  # here, since a start does not need it
+
+    events: list[tuple[str, Any]] = ijson.sendable_list()
+    parser, tree, at_end = ijson.basic_parse_coro(events), _Tree(), False
+    try:
+        for start in range(0, len(body), _PIECE):
+            parser.send(body[start : start + _PIECE])
+            tree.grow(events)
+        at_end = True
+        parser.close()
+    except (ijson.JSONError, ValueError, ArithmeticError) as error:
+        tree.grow(events)
+        if not tree.complete and _is_cut_off(body, at_end=at_end):
+            raise _cut_off() from None
+        raise ValueError(str(error)) from None
+    except BadAnswer:
+        with suppress(ijson.JSONError):  # left open, the parser in Python would complain to stderr
+            parser.close()
+        raise
+    return tree.top[0]
+
+
+class _Tree:
+    """A document that grows by ijson's events, on a stack of its own; it is the one entry of `top`."""
+
+    def __init__(self) -> None:
+        self.top: list[object] = []
+        self._inmost: Any = self.top
+        self._around: list[Any] = []
+        self._key = ""
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.top) and not self._around
+
+    def grow(self, events: list[tuple[str, Any]]) -> None:
+        """Take in the events and empty the list.
+
+        One loop, since it runs millions of times. Each key is kept once, as json does: a third of the memory.
+
+        Raises:
+            BadAnswer: they nest too deep.
+        """
+        inmost, around, key = self._inmost, self._around, self._key
+        for event, value in events:
+            if event == "map_key":
+                key = sys.intern(value)
+                continue
+            if event in _ENDS:
+                inmost = around.pop()
+                continue
+            if event == "number":
+                value = _float(value)
+            elif event in _STARTS:
+                value = {} if event == "start_map" else []
+            if type(inmost) is dict:
+                inmost[key] = value
+            else:
+                inmost.append(value)
+            if event in _STARTS:
+                around.append(inmost)
+                inmost = value
+                if len(around) > _DEEPEST:
+                    raise BadAnswer("the answer's JSON is nested too deep", remedy=NOT_APPLE)
+        events.clear()
+        self._inmost, self._key = inmost, key
+
+
+def _float(number: int | Decimal) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return inf if number > 0 else -inf
+
+
+def _tame(token: re.Match[bytes]) -> bytes:
+    """Return a string as it is, and a long number as the float it comes to.
+
+    Python makes no int of more than 4300 digits, and no Decimal of an exponent of more than 18.
+    """
+    text = token[0]
+    if len(text) < 17 or text.startswith(b'"'):
+        return text
+    return repr(float(text)).replace("inf", "1e999").encode()

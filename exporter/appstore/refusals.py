@@ -19,6 +19,7 @@ from exporter.errors import (
     BadAnswer,
     CredentialsRefused,
     NotFound,
+    NotOffered,
     RateLimited,
     RoleTooSmall,
     Unavailable,
@@ -96,7 +97,9 @@ def refusal(received: Received, auth: TokenAuth) -> AppStoreError:
             return NotFound(what, remedy=_NOT_VISIBLE)
         case httpx.codes.NOT_ACCEPTABLE:
             types = response.request.headers["Accept"]
-            return BadAnswer(what, remedy=f"It offers none of: {types}. Check for an update of the exporter.")
+            return NotOffered(
+                what, remedy=f"It offers none of: {types}. Check for an update of the exporter."
+            )
         case _:
             return BadAnswer(what, remedy=_NOT_EXPECTED)
 

@@ -10,8 +10,8 @@ the mean of the earlier versions' values:
 - **Margins.** The margin of the mean is that of independent errors, √(Σe²) / n. Where Apple sends no margin
   for a version, the largest one known in the comparison takes its place; where none is known, all count as 0
   and the least change alone decides.
-- **Beyond both margins** means |value − mean| > margin of the value + margin of the mean: the two intervals do
-  not touch. That is stricter than a test of the difference at the confidence of the margins.
+- **Beyond both margins** means |value − mean| > margin of the value + margin of the mean: the two intervals
+  do not touch. That is stricter than a test of the difference at the confidence of the margins.
 - **`regressed`** = 1 if and only if the version is the platform's newest, the change is for the worse, it is
   beyond both margins, and |delta| is at least `regression.min_change`. Over a mean of 0 any rise is large
   enough, though there is no delta to send; a mean below 0 is not judged.
@@ -105,8 +105,8 @@ def _usable(margin: float | None) -> float | None:
     return margin if margin is not None and 0 <= margin < inf else None
 
 
-# What people write as 0.105 over 0.1 is in doubles a hair less than five per cent: equal numbers are those that
-# agree to nine digits.
+# What people write as 0.105 over 0.1 is in doubles a hair less than five per cent: numbers that agree to nine
+# digits are taken as equal.
 def _exceeds(change: float, margin: float) -> bool:
     return change > margin and not isclose(change, margin)
 

@@ -19,7 +19,8 @@ from typing import NamedTuple
 from opentelemetry.sdk.metrics.export import AggregationTemporality, Histogram, HistogramDataPoint, Metric
 
 MOST_BOUNDS = 29  # Splunk drops a histogram with more than 30 buckets
-FIRST_WINDOW = 1_000_000_000  # ns; the window of a series' first distribution, which has none to continue
+SECOND = 1_000_000_000
+FIRST_WINDOW = SECOND  # the window of a series' first distribution, which has none to continue
 
 _SECONDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5, 10.0, 20.0, 60.0)
 _BYTES = (*(mantissa * 10.0**power for power in range(6, 10) for mantissa in (1, 2, 5)), 1e10)
@@ -130,19 +131,26 @@ def bucket_bounds(goal_bounds: Iterable[float], unit: str) -> tuple[float, ...]:
 def owed(
     distributions: Iterable[Distribution], windows: Mapping[bytes, Window], now: int
 ) -> tuple[list[Metric], dict[bytes, Window]]:
-    """Which distributions changed, as OTLP metrics, and the windows to remember once they are stored.
+    """Those that changed since they were last sent, as `chained` makes them."""
+    changed = [item for item in distributions if not _same(windows.get(item.identity), item)]
+    return chained(changed, windows, now)
+
+
+def chained(
+    distributions: Sequence[Distribution], windows: Mapping[bytes, Window], now: int
+) -> tuple[list[Metric], dict[bytes, Window]]:
+    """Distributions as OTLP metrics, and the windows to remember once they are stored.
 
     Args:
-        distributions: those of one answer, each series at most once.
-        windows: what was last sent, by `Distribution.identity`.
-        now: where the new windows end, all of them, in nanoseconds. Should the clock have gone back, they
-            end just after the latest of the windows that they continue.
+        distributions: each series at most once.
+        windows: what was last sent, by `Distribution.identity`; each goes on where it ended.
+        now: where the new windows end, all of them, in nanoseconds; at least a second after those that they
+            continue, because Datadog keeps one value per series and second, and clocks go back.
     """
-    changed = [item for item in distributions if not _same(windows.get(item.identity), item)]
-    ends = [windows[item.identity].ended_at for item in changed if item.identity in windows]
-    end = max([now, *(ended_at + 1 for ended_at in ends)])
+    ends = [windows[item.identity].ended_at for item in distributions if item.identity in windows]
+    end = max([now, *(ended_at + SECOND for ended_at in ends)])
     metrics: dict[tuple[str, str, str], list[HistogramDataPoint]] = {}
-    for item in changed:
+    for item in distributions:
         before = windows.get(item.identity)
         start = before.ended_at if before else end - FIRST_WINDOW
         metrics.setdefault((item.name, item.unit, item.description), []).append(item.point(start, end))
@@ -154,7 +162,7 @@ def owed(
             data=Histogram(points, aggregation_temporality=AggregationTemporality.DELTA),
         )
         for (name, unit, description), points in sorted(metrics.items())
-    ], {item.identity: Window(item.content, end) for item in changed}
+    ], {item.identity: Window(item.content, end) for item in distributions}
 
 
 def _same(before: Window | None, item: Distribution) -> bool:

@@ -47,9 +47,9 @@ _PERCENTILES = {"percentile.fifty": "p50", "percentile.ninety": "p90"}
 _DIGITS = re.compile(r"\d{1,9}")
 _VERSION_PART = re.compile(r"\d{1,18}|[A-Za-z]+")
 
-# What is kept longest when there are more series than the cap allows; within each, newer versions first. Not so
-# the flags: those of a dataset stand together, the oldest version's first, so that the cap never keeps the 1
-# of the newest version without the zeros that end the alerts on the versions before it.
+# What is kept longest when there are more series than the cap allows; within each, newer versions first. The
+# flags are another matter: those of a dataset stand together, the oldest version's first, so that the cap
+# never keeps the 1 of the newest version without the zeros that end the alerts on the versions before it.
 (
     FAMILY_VALUE,
     FAMILY_REGRESSED,
@@ -381,7 +381,8 @@ class _Conversion:
                 kept.points[name].append(point)
             for _, name, _point in ranked[room:]:
                 capped[name.name] += 1
-                self.left_out["series_cap"] += name.name not in self.computed
+                if name.name not in self.computed:
+                    self.left_out["series_cap"] += 1
             spread = sorted(tier.distributions, key=lambda item: _order(item.name, item.attributes))
             kept.distributions = spread[: max(0, room - len(ranked))]
             capped.update(item.name for item in spread[len(kept.distributions) :])

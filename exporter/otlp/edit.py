@@ -1,27 +1,36 @@
-"""Changing what is already encoded: the rare cases, done on parsed protobuf."""
+"""Changing and reading what is already encoded: the rare cases, done on parsed protobuf.
+
+Metrics and logs are of one shape: a request holds resources, a resource scopes, a scope metrics or log records.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
-from exporter.otlp.encode import Body
+from exporter.otlp.encode import Body, Signal
 
 SECOND = 1_000_000_000
+_REQUESTS = {"metrics": ExportMetricsServiceRequest, "logs": ExportLogsServiceRequest}
+
+
+def request_of(body: Body) -> Any:
+    """A body as a parsed request of its signal."""
+    return _REQUESTS[body.signal].FromString(body.data)
 
 
 def select(body: Body, wanted: Callable[[int], bool]) -> Body:
-    """The points of a body whose running number is wanted, in their order, with what they stand in.
+    """The points (log records) of a body whose running number is wanted, in order, with what they stand in.
 
-    Points are numbered from 0 in the order in which they stand in the request.
+    They are numbered from 0 in the order in which they stand in the request.
     """
-    request = ExportMetricsServiceRequest.FromString(body.data)
+    request = request_of(body)
     number = kept = 0
-    for metric in _metrics(request):
-        points = data_points(metric)
+    for points in _point_lists(request, body.signal):
         chosen = []
         for point in points:
             if wanted(number):
@@ -30,30 +39,35 @@ def select(body: Body, wanted: Callable[[int], bool]) -> Body:
         kept += len(chosen)
         del points[:]
         points.extend(chosen)
-    _drop_empty(request)
-    return Body(request.SerializeToString(), kept)
+    _drop_empty(request, body.signal)
+    return Body(request.SerializeToString(), kept, body.signal)
 
 
 def restamp_windows(body: Body, times: Mapping[int, int]) -> Body:
-    """Delta points with each start and end that `times` names moved to where it says, in nanoseconds.
+    """Delta points and log records at the times that `times` says for theirs, in nanoseconds.
 
-    A start that is not named, and lies after the new end because a clock was ahead then, moves before it.
+    Each start and end of a window that `times` names moves. A start that is not named, and lies after the new
+    end because a clock was ahead then, moves before it. When a log record was observed stays as it is: it is
+    when we saw it.
     """
-    request = ExportMetricsServiceRequest.FromString(body.data)
-    for metric in _metrics(request):
-        for point in data_points(metric):
-            start = times.get(point.start_time_unix_nano, point.start_time_unix_nano)
+    request = request_of(body)
+    for points in _point_lists(request, body.signal):
+        for point in points:
             point.time_unix_nano = times.get(point.time_unix_nano, point.time_unix_nano)
-            point.start_time_unix_nano = (
-                start if start < point.time_unix_nano else point.time_unix_nano - SECOND
-            )
-    return Body(request.SerializeToString(), body.points)
+            if body.signal == "metrics":
+                start = times.get(point.start_time_unix_nano, point.start_time_unix_nano)
+                point.start_time_unix_nano = (
+                    start if start < point.time_unix_nano else point.time_unix_nano - SECOND
+                )
+    return Body(request.SerializeToString(), body.points, body.signal)
 
 
-def metric_names(body: Body) -> list[str]:
-    """The names of the metrics in a body, for a message about it."""
-    request = ExportMetricsServiceRequest.FromString(body.data)
-    return sorted({metric.name for metric in _metrics(request)})
+def names(body: Body) -> list[str]:
+    """The names of the metrics or events in a body, for a message about it."""
+    scopes = list(_scopes(request_of(body), body.signal))
+    if body.signal == "logs":
+        return sorted({record.event_name for scope in scopes for record in scope.log_records})
+    return sorted({metric.name for scope in scopes for metric in scope.metrics})
 
 
 def data_points(metric: Metric) -> Any:
@@ -61,18 +75,28 @@ def data_points(metric: Metric) -> Any:
     return getattr(metric, metric.WhichOneof("data") or "gauge").data_points
 
 
-def _metrics(request: ExportMetricsServiceRequest) -> Iterator[Metric]:
-    for resource_metrics in request.resource_metrics:
-        for scope_metrics in resource_metrics.scope_metrics:
-            yield from scope_metrics.metrics
+def _scopes(request: Any, signal: Signal) -> Iterator[Any]:
+    for resource in getattr(request, f"resource_{signal}"):
+        yield from getattr(resource, f"scope_{signal}")
 
 
-def _drop_empty(request: ExportMetricsServiceRequest) -> None:
-    for resource_metrics in request.resource_metrics:
-        for scope_metrics in resource_metrics.scope_metrics:
-            _keep(scope_metrics.metrics, data_points)
-        _keep(resource_metrics.scope_metrics, lambda scope_metrics: scope_metrics.metrics)
-    _keep(request.resource_metrics, lambda resource_metrics: resource_metrics.scope_metrics)
+def _point_lists(request: Any, signal: Signal) -> Iterator[Any]:
+    """The repeated fields in which the points stand."""
+    for scope in _scopes(request, signal):
+        if signal == "logs":
+            yield scope.log_records
+        else:
+            yield from map(data_points, scope.metrics)
+
+
+def _drop_empty(request: Any, signal: Signal) -> None:
+    for resource in getattr(request, f"resource_{signal}"):
+        scopes = getattr(resource, f"scope_{signal}")
+        if signal == "metrics":
+            for scope in scopes:
+                _keep(scope.metrics, data_points)
+        _keep(scopes, lambda scope: scope.log_records if signal == "logs" else scope.metrics)
+    _keep(getattr(request, f"resource_{signal}"), lambda resource: getattr(resource, f"scope_{signal}"))
 
 
 def _keep(items: Any, content: Callable[[Any], Any]) -> None:

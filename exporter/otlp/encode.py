@@ -1,18 +1,20 @@
-"""The SDK's metric data model → protobuf, byte for byte what the official encoder makes of it.
+"""The SDK's data model of metrics and of log records → protobuf, byte for byte as the official encoder does it.
 
 Nearly every point we send is a gauge point with text attributes out of a small vocabulary. Those are written
 here, each attribute once per call; everything else goes through the official encoder. A body holds whole
-`resource_metrics` fields of an ExportMetricsServiceRequest, so bodies joined are again such a request.
+`resource_metrics` fields of an ExportMetricsServiceRequest, or `resource_logs` fields of an
+ExportLogsServiceRequest, so bodies of one signal joined are again such a request.
 
 Field numbers: opentelemetry-proto, metrics/v1/metrics.proto and collector/metrics/v1/metrics_service.proto.
+Those of logs/v1/logs.proto are the same, as far as they are used here.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -28,6 +30,10 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.util.types import Attributes
+
+if TYPE_CHECKING:
+    from opentelemetry._logs import LogRecord
+    from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord as ProtobufLogRecord
 
 MOST_BYTES = (
     1 << 20
@@ -63,30 +69,28 @@ def encode(
     A metric that does not fit goes on in the next body. No metrics, no bodies. A single point larger than
     `most_bytes` makes a body of its own.
     """
-    resource_field, scope_field = _envelope(resource, scope)
-    room = most_bytes - len(resource_field) - len(scope_field) - _FRAMES
+    envelope = _envelope(resource, scope)
+    room = _room(envelope, most_bytes)
     attributes = _Attributes()
-    bodies: list[Body] = []
-    fields: list[bytes] = []
-    size = points = 0
+    fields = (field for metric in metrics for field in _metric_fields(metric, attributes, room))
+    return list(_packed(fields, envelope, room, "metrics"))
 
-    def close() -> None:
-        nonlocal size, points
-        if fields:
-            scope_metrics = scope_field + b"".join(fields)
-            bodies.append(Body(_field(_FIELD_1, resource_field + _field(_FIELD_2, scope_metrics)), points))
-            fields.clear()
-            size = points = 0
 
-    for metric in metrics:
-        for data, count in _metric_fields(metric, attributes, room):
-            if size + len(data) > room:
-                close()
-            fields.append(data)
-            size += len(data)
-            points += count
-    close()
-    return bodies
+def encode_events(
+    resource: Resource,
+    scope: InstrumentationScope,
+    records: Sequence[LogRecord],
+    *,
+    most_bytes: int = MOST_BYTES,
+) -> list[Body]:
+    """Log records of one resource and scope as bodies of `most_bytes` at the most, in their order.
+
+    An attribute whose value is None is left out: an empty value would be shown as one. No records, no bodies.
+    A single record larger than `most_bytes` makes a body of its own.
+    """
+    envelope = _envelope(resource, scope)
+    fields = ((_field(_FIELD_2, record.SerializeToString()), 1) for record in _official_records(records))
+    return list(_packed(fields, envelope, _room(envelope, most_bytes), "logs"))
 
 
 def restamp(body: Body, old: int, new: int) -> Body:
@@ -102,6 +106,35 @@ def restamp(body: Body, old: int, new: int) -> Body:
 def can_be_restamped(body: Body, time: int) -> bool:
     """Whether the bytes of `time` stand in the body once a point and nowhere else."""
     return body.data.count(_TIME + _pack_time(time)) == body.points
+
+
+def _room(envelope: tuple[bytes, bytes], most_bytes: int) -> int:
+    """What a body of that size has room for, beside resource and scope."""
+    return most_bytes - sum(map(len, envelope)) - _FRAMES
+
+
+def _packed(
+    fields: Iterable[tuple[bytes, int]], envelope: tuple[bytes, bytes], room: int, signal: Signal
+) -> Iterator[Body]:
+    """Fields of a scope, with the number of points in each, in as few bodies as they fit into."""
+    resource_field, scope_field = envelope
+    held: list[bytes] = []
+    size = points = 0
+
+    def body() -> Body:
+        data = resource_field + _field(_FIELD_2, scope_field + b"".join(held))
+        return Body(_field(_FIELD_1, data), points, signal)
+
+    for data, count in fields:
+        if held and size + len(data) > room:
+            yield body()
+            held.clear()
+            size = points = 0
+        held.append(data)
+        size += len(data)
+        points += count
+    if held:
+        yield body()
 
 
 def _metric_fields(metric: Metric, attributes: _Attributes, most_bytes: int) -> Iterator[tuple[bytes, int]]:
@@ -208,8 +241,26 @@ def _official_message(metric: Metric) -> ProtobufMetric:
     return request.resource_metrics[0].scope_metrics[0].metrics[0]
 
 
+def _official_records(records: Sequence[LogRecord]) -> Iterable[ProtobufLogRecord]:
+    """Log records through the official encoder, without the attributes that have no value."""
+    if not records:
+        return []
+    # Imported here, because only those who have events should pay for it at the start.
+    from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
+    from opentelemetry.sdk._logs import ReadableLogRecord
+
+    resource, scope = Resource({}), InstrumentationScope("")
+    request = encode_logs([ReadableLogRecord(record, resource, scope) for record in records])
+    encoded = request.resource_logs[0].scope_logs[0].log_records
+    for record in encoded:
+        valued = [item for item in record.attributes if item.value.WhichOneof("value")]
+        del record.attributes[:]
+        record.attributes.extend(valued)
+    return encoded
+
+
 def _envelope(resource: Resource, scope: InstrumentationScope) -> tuple[bytes, bytes]:
-    """`ResourceMetrics.resource` and `ScopeMetrics.scope` fields, by the official encoder."""
+    """The `resource` field of ResourceMetrics and the `scope` field of ScopeMetrics, by the official encoder."""
     request: ExportMetricsServiceRequest = encode_metrics(
         MetricsData([ResourceMetrics(resource, [ScopeMetrics(scope, [], "")], "")])
     )

@@ -26,16 +26,32 @@ from exporter.sandbox.resources import (
     app_builds_document,
     apps_document,
     builds_document,
+    logs_document,
+    missing,
+    overview_document,
     parse_query,
+    signatures_document,
 )
 from exporter.sandbox.store import Store, selected
 from exporter.sandbox.tokens import TokenError, check_token
 
 METRICS_TYPE = "application/vnd.apple.xcode-metrics+json"
+LOGS_TYPE = "application/vnd.apple.diagnostic-logs+json"
+OVERVIEW_TYPE = "application/vnd.apple.xcode-overview+json"
 JSON_TYPE = "application/json"
 SECONDS_PER_SANDBOX_DAY = 60.0
 
-_ROUTE = re.compile(r"/v1/(apps|builds)(?:/([^/]+)/(builds|perfPowerMetrics))?")
+_ROUTE = re.compile(r"/v1/([A-Za-z]+)(?:/([^/]+)/([A-Za-z]+))?")
+_TYPES = {
+    ("apps", None): JSON_TYPE,
+    ("apps", "builds"): JSON_TYPE,
+    ("apps", "perfPowerMetrics"): METRICS_TYPE,
+    ("apps", "performanceOverviews"): OVERVIEW_TYPE,
+    ("builds", None): JSON_TYPE,
+    ("builds", "perfPowerMetrics"): METRICS_TYPE,
+    ("builds", "diagnosticSignatures"): JSON_TYPE,
+    ("diagnosticSignatures", "logs"): LOGS_TYPE,
+}
 _REQUESTS_KEPT = 10_000
 
 
@@ -174,16 +190,16 @@ class AppStoreSandbox(LoopbackServer):
         if request.problem is not None or request.body:
             raise ApiError(400, "A GET request has no body.", code="ENTITY_ERROR")
         route = _ROUTE.fullmatch(request.path)
-        if route is None:
+        kind, identity, part = route.groups() if route else ("", None, None)
+        content_type = _TYPES.get((kind, part))
+        if content_type is None:
             raise ApiError(404, "The path is not one of this API.", code="PATH_ERROR")
-        kind, identity, part = route.groups()
-        if part == "builds" and kind == "builds":
-            raise ApiError(404, "The path is not one of this API.", code="PATH_ERROR")
-        if part == "perfPowerMetrics":
-            _check_accept(request, METRICS_TYPE)
-            return METRICS_TYPE, self._metrics(kind, identity, request.query)
-        _check_accept(request, JSON_TYPE)
-        return JSON_TYPE, _json(self._list(kind, identity, request))
+        _check_accept(request, content_type)
+        if identity is None or part is None:
+            return content_type, _json(self._list(kind, request))
+        if content_type == METRICS_TYPE:
+            return content_type, self._metrics(kind, identity, request.query)
+        return content_type, _json(self._part(part, identity, request))
 
     def _check_token(self, request: Request, now: float) -> None:
         query = dict(parse_qsl(request.query, keep_blank_values=True))
@@ -199,16 +215,25 @@ class AppStoreSandbox(LoopbackServer):
         except TokenError as error:
             raise ApiError(401, f"Provide a properly configured and signed bearer token: {error}.") from error
 
-    def _list(self, kind: str, identity: str | None, request: Request) -> Json:
+    def _list(self, kind: str, request: Request) -> Json:
         endpoint = Endpoint(self.url + request.path, self._page_size_max)
-        if identity is not None:
-            try:
-                return app_builds_document(self.store, identity, self.day(), endpoint, request.query)
-            except KeyError as error:
-                raise _missing("apps", identity) from error
         if kind == "apps":
             return apps_document(self.store, endpoint, request.query)
         return builds_document(self.store, self.day(), endpoint, request.query)
+
+    def _part(self, part: str, identity: str, request: Request) -> Json:
+        """What belongs to one app, build or signature, but its metrics."""
+        day, endpoint = self.day(), Endpoint(self.url + request.path, self._page_size_max)
+        if part == "diagnosticSignatures":
+            return signatures_document(self.store, identity, day, endpoint, request.query)
+        if part == "logs":
+            return logs_document(self.store, identity, day, request.query)
+        if part == "performanceOverviews":
+            return overview_document(self.store, identity, day, request.query)
+        try:
+            return app_builds_document(self.store, identity, day, endpoint, request.query)
+        except KeyError as error:
+            raise missing("apps", identity) from error
 
     def _metrics(self, kind: str, identity: str, query: str) -> bytes:
         values = parse_query(query, METRICS_PARAMETERS)
@@ -218,7 +243,7 @@ class AppStoreSandbox(LoopbackServer):
             find = self.store.metrics_payload if kind == "apps" else self.store.build_metrics_payload
             document = find(identity, self.day())
         except KeyError as error:
-            raise _missing(kind, identity) from error
+            raise missing(kind, identity) from error
         return _json(
             selected(
                 document,
@@ -229,15 +254,11 @@ class AppStoreSandbox(LoopbackServer):
         )
 
 
-def _missing(kind: str, identity: str) -> ApiError:
-    return ApiError(404, f"There is no resource of type '{kind}' with id '{identity[:80]}'.")
-
-
 def _check_accept(request: Request, wanted: str) -> None:
     """The vendor type has to be named; plain JSON is also given to those who take anything."""
     header = request.headers.get("Accept", "*/*")
     accepted = {entry.partition(";")[0].strip().lower() for entry in header.split(",")}
-    welcome = {wanted} if wanted == METRICS_TYPE else {wanted, "application/*", "*/*"}
+    welcome = {wanted, "application/*", "*/*"} if wanted == JSON_TYPE else {wanted}
     if not accepted & welcome:
         raise ApiError(406, f"This resource is only available as {wanted}.")
 

@@ -1,4 +1,4 @@
-"""App Store Connect's JSON:API side: query parameters, errors, pages, apps and builds. Pure."""
+"""App Store Connect's JSON:API side: query parameters, errors, pages, apps, builds and signatures. Pure."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from datetime import timedelta, timezone
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode
 
-from exporter.sandbox.store import SandboxBuild, Store
+from exporter.sandbox.problems import TYPES
+from exporter.sandbox.store import SandboxBuild, SandboxSignature, Store
 from exporter.sandbox.tables import METRICS, SandboxApp
 
 Json = dict[str, Any]
-T = TypeVar("T", SandboxApp, SandboxBuild)
+T = TypeVar("T", SandboxApp, SandboxBuild, SandboxSignature)
 Values = Mapping[str, list[str]]
 
 LARGEST_LIMIT = 200
@@ -23,9 +24,23 @@ DEFAULT_LIMIT = 50
 
 _APP_FIELDS = frozenset({"name", "bundleId", "sku", "primaryLocale", "builds"})
 _BUILD_FIELDS = frozenset(
-    {"version", "uploadedDate", "expired", "processingState", "preReleaseVersion", "app", "perfPowerMetrics"}
+    {
+        "version",
+        "uploadedDate",
+        "expirationDate",
+        "expired",
+        "processingState",
+        "buildAudienceType",
+        "preReleaseVersion",
+        "appStoreVersion",
+        "app",
+        "perfPowerMetrics",
+        "diagnosticSignatures",
+    }
 )
 _PRE_RELEASE_FIELDS = frozenset({"version", "platform", "app", "builds"})
+_STORE_VERSION_FIELDS = frozenset({"platform", "versionString", "appStoreState", "appVersionState"})
+_SIGNATURE_FIELDS = frozenset({"diagnosticType", "signature", "weight", "insight", "logs"})
 _PLATFORMS = frozenset({"IOS", "MAC_OS", "TV_OS", "VISION_OS"})
 _PAGING: dict[str, frozenset[str] | None] = {"limit": None, "cursor": None}
 _APPLE_TIME = timezone(timedelta(hours=-8))  # Apple writes its own office's time, with the offset
@@ -45,10 +60,12 @@ BUILDS_PARAMETERS: dict[str, frozenset[str] | None] = {
     "filter[processingState]": frozenset({"PROCESSING", "FAILED", "INVALID", "VALID"}),
     "filter[preReleaseVersion.version]": None,
     "filter[preReleaseVersion.platform]": _PLATFORMS,
+    "filter[buildAudienceType]": frozenset({"INTERNAL_ONLY", "APP_STORE_ELIGIBLE"}),
     "fields[builds]": _BUILD_FIELDS,
     "fields[preReleaseVersions]": _PRE_RELEASE_FIELDS,
+    "fields[appStoreVersions]": _STORE_VERSION_FIELDS,
     "fields[apps]": _APP_FIELDS,
-    "include": frozenset({"preReleaseVersion", "app"}),
+    "include": frozenset({"preReleaseVersion", "appStoreVersion", "app"}),
     "sort": frozenset({"version", "-version", "uploadedDate", "-uploadedDate"}),
     **_PAGING,
 }
@@ -58,6 +75,13 @@ METRICS_PARAMETERS: dict[str, frozenset[str] | None] = {
     "filter[metricType]": frozenset(kind.category for kind in METRICS),
     "filter[deviceType]": None,
 }
+SIGNATURES_PARAMETERS: dict[str, frozenset[str] | None] = {
+    "filter[diagnosticType]": frozenset(TYPES),
+    "fields[diagnosticSignatures]": _SIGNATURE_FIELDS,
+    **_PAGING,
+}
+LOGS_PARAMETERS: dict[str, frozenset[str] | None] = {"limit": None}
+OVERVIEW_PARAMETERS: dict[str, frozenset[str] | None] = {"filter[deviceType]": None}
 
 _TITLES = {
     400: "A parameter has an invalid value",
@@ -163,7 +187,7 @@ def apps_document(store: Store, endpoint: Endpoint, query: str) -> Json:
         "bundleId": lambda app: app.bundle_id,
     }
     ordered = _sorted(apps, values, keys)
-    return _document([_app(app, endpoint, values) for app in ordered], endpoint, values)
+    return _document(ordered, lambda app: _app(app, endpoint, values), endpoint, values)
 
 
 def builds_document(store: Store, day: float, endpoint: Endpoint, query: str) -> Json:
@@ -175,7 +199,7 @@ def builds_document(store: Store, day: float, endpoint: Endpoint, query: str) ->
         "uploadedDate": lambda build: build.uploaded,
     }
     builds = _sorted([build for build in everything if _build_passes(build, values)], values, keys)
-    document = _document([_build(build, endpoint, values) for build in builds], endpoint, values)
+    document = _document(builds, lambda build: _build(build, endpoint, values), endpoint, values)
     if "include" in values:
         shown = {resource["id"] for resource in document["data"]}
         document["included"] = _included(store, [b for b in builds if b.id in shown], endpoint, values)
@@ -186,7 +210,55 @@ def app_builds_document(store: Store, app_id: str, day: float, endpoint: Endpoin
     """The answer of `/v1/apps/{id}/builds`: no sorting and no includes."""
     values = parse_query(query, APP_BUILDS_PARAMETERS)
     builds = sorted(store.builds(app_id, day), key=lambda build: build.id)
-    return _document([_build(build, endpoint, values) for build in builds], endpoint, values)
+    return _document(builds, lambda build: _build(build, endpoint, values), endpoint, values)
+
+
+def signatures_document(store: Store, build_id: str, day: float, endpoint: Endpoint, query: str) -> Json:
+    """The answer of `/v1/builds/{id}/diagnosticSignatures`.
+
+    Raises:
+        ApiError: 404 for an unknown build, and for one that is in TestFlight only.
+    """
+    values = parse_query(query, SIGNATURES_PARAMETERS)
+    try:
+        build = store.build(build_id, day)
+    except KeyError as error:
+        raise missing("builds", build_id) from error
+    if build.store_state is None:
+        raise ApiError(404, "There are no diagnostic signatures of this build.")
+    found = [s for s in store.signatures(build_id, day) if _passes(values, "filter[diagnosticType]", s.type)]
+    return _document(found, lambda signature: _signature(signature, endpoint, values), endpoint, values)
+
+
+def logs_document(store: Store, signature_id: str, day: float, query: str) -> Json:
+    """The answer of `/v1/diagnosticSignatures/{id}/logs`, which is no JSON:API.
+
+    Raises:
+        ApiError: 404 for a signature that its build does not have, or no longer.
+    """
+    limit = _limit(parse_query(query, LOGS_PARAMETERS))
+    try:
+        return store.logs_payload(signature_id, day, limit)
+    except KeyError as error:
+        raise missing("diagnosticSignatures", signature_id) from error
+
+
+def overview_document(store: Store, app_id: str, day: float, query: str) -> Json:
+    """The answer of `/v1/apps/{id}/performanceOverviews`, which is no JSON:API.
+
+    Raises:
+        ApiError: 404 for an unknown app, and for one whose account is not offered any.
+    """
+    values = parse_query(query, OVERVIEW_PARAMETERS)
+    try:
+        return store.overview_payload(app_id, day, values.get("filter[deviceType]", ()))
+    except KeyError as error:
+        raise missing("apps", app_id) from error
+
+
+def missing(kind: str, identity: str) -> ApiError:
+    """404 for a resource that is not there."""
+    return ApiError(404, f"There is no resource of type '{kind}' with id '{identity[:80]}'.")
 
 
 def _passes(values: Values, name: str, value: str) -> bool:
@@ -202,6 +274,7 @@ def _build_passes(build: SandboxBuild, values: Values) -> bool:
         "filter[processingState]": build.processing_state,
         "filter[preReleaseVersion.version]": build.version,
         "filter[preReleaseVersion.platform]": build.platform,
+        "filter[buildAudienceType]": build.audience,
     }
     return all(_passes(values, name, value) for name, value in facts.items())
 
@@ -214,15 +287,16 @@ def _sorted(items: list[T], values: Values, keys: Mapping[str, Callable[[T], Any
     return ordered
 
 
-def _document(resources: list[Json], endpoint: Endpoint, values: Values) -> Json:
+def _document(items: list[T], shown: Callable[[T], Json], endpoint: Endpoint, values: Values) -> Json:
     limit, start = _limit(values), _start(values)
     size = min(limit, endpoint.page_size_max)
     links = {"self": _link(endpoint, values)}
-    paging: Json = {"total": len(resources), "limit": limit}
-    if start + size < len(resources):
+    paging: Json = {"total": len(items), "limit": limit}
+    if start + size < len(items):
         paging["nextCursor"] = _cursor(start + size)
         links["next"] = _link(endpoint, {**values, "cursor": [paging["nextCursor"]]})
-    return {"data": resources[start : start + size], "links": links, "meta": {"paging": paging}}
+    page = [shown(item) for item in items[start : start + size]]
+    return {"data": page, "links": links, "meta": {"paging": paging}}
 
 
 def _link(endpoint: Endpoint, values: Values) -> str:
@@ -262,18 +336,23 @@ def _build(build: SandboxBuild, endpoint: Endpoint, values: Values) -> Json:
     attributes = {
         "version": build.number,
         "uploadedDate": build.uploaded.astimezone(_APPLE_TIME).isoformat(),
+        "expirationDate": build.expires.astimezone(_APPLE_TIME).isoformat(),
         "expired": build.expired,
         "processingState": build.processing_state,
+        "buildAudienceType": build.audience,
     }
     self_link = f"{_root(endpoint)}/builds/{build.id}"
-    names = {
-        "preReleaseVersion": ("preReleaseVersions", _pre_release_id(build)),
-        "app": ("apps", build.app_id),
+    related = {
+        "preReleaseVersion": {"type": "preReleaseVersions", "id": _pre_release_id(build)},
+        "appStoreVersion": {"type": "appStoreVersions", "id": _store_version_id(build)},
+        "app": {"type": "apps", "id": build.app_id},
     }
-    relationships: Json = {name: {"links": {"related": f"{self_link}/{name}"}} for name in names}
+    relationships: Json = {name: {"links": {"related": f"{self_link}/{name}"}} for name in related}
     for name in values.get("include", []):
-        relationships[name]["data"] = {"type": names[name][0], "id": names[name][1]}
-    relationships["perfPowerMetrics"] = {"links": {"related": f"{self_link}/perfPowerMetrics"}}
+        nothing = name == "appStoreVersion" and build.store_state is None
+        relationships[name]["data"] = None if nothing else related[name]
+    for name in ("perfPowerMetrics", "diagnosticSignatures"):
+        relationships[name] = {"links": {"related": f"{self_link}/{name}"}}
     return _resource("builds", build.id, attributes, relationships, self_link, values)
 
 
@@ -282,6 +361,8 @@ def _included(store: Store, builds: list[SandboxBuild], endpoint: Endpoint, valu
     for build in builds:
         if "preReleaseVersion" in values["include"]:
             found[_pre_release_id(build)] = _pre_release(build, endpoint, values)
+        if "appStoreVersion" in values["include"] and build.store_state is not None:
+            found[_store_version_id(build)] = _store_version(build, endpoint, values)
         if "app" in values["include"]:
             found[build.app_id] = _app(store.app(build.app_id), endpoint, values)
     return list(found.values())
@@ -295,7 +376,43 @@ def _pre_release(build: SandboxBuild, endpoint: Endpoint, values: Values) -> Jso
 
 
 def _pre_release_id(build: SandboxBuild) -> str:
-    return str(uuid.uuid5(uuid.NAMESPACE_OID, build.id))
+    """One for all builds of a version."""
+    return _version_id("preReleaseVersions", build)
+
+
+def _store_version(build: SandboxBuild, endpoint: Endpoint, values: Values) -> Json:
+    identity = _store_version_id(build)
+    on_sale = build.store_state == "READY_FOR_DISTRIBUTION"
+    attributes = {
+        "platform": build.platform,
+        "versionString": build.version,
+        "appStoreState": "READY_FOR_SALE" if on_sale else build.store_state,
+        "appVersionState": build.store_state,
+    }
+    self_link = f"{_root(endpoint)}/appStoreVersions/{identity}"
+    return _resource("appStoreVersions", identity, attributes, {}, self_link, values)
+
+
+def _store_version_id(build: SandboxBuild) -> str:
+    return _version_id("appStoreVersions", build)
+
+
+def _version_id(kind: str, build: SandboxBuild) -> str:
+    name = f"{kind}/{build.app_id}/{build.platform}/{build.version}"
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, name))
+
+
+def _signature(signature: SandboxSignature, endpoint: Endpoint, values: Values) -> Json:
+    attributes: Json = {
+        "diagnosticType": signature.type,
+        "signature": signature.text,
+        "weight": signature.weight,
+    }
+    if signature.insight is not None:
+        attributes["insight"] = signature.insight
+    self_link = f"{_root(endpoint)}/diagnosticSignatures/{signature.id}"
+    logs = {"links": {"self": f"{self_link}/relationships/logs", "related": f"{self_link}/logs"}}
+    return _resource("diagnosticSignatures", signature.id, attributes, {"logs": logs}, self_link, values)
 
 
 def _resource(

@@ -7,61 +7,47 @@ and not in between, as Apple's do; a version comes out every fourteen days, its 
 from __future__ import annotations
 
 import math
-import uuid
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from hashlib import blake2b
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Any
 
+from exporter.sandbox.builds import (
+    BUILDS_LISTED,
+    DAYS_BETWEEN_VERSIONS,
+    FIRST_DAY,
+    MINOR_AT_START,
+    Release,
+    SandboxBuild,
+    builds_of,
+    releases,
+    whole,
+)
+from exporter.sandbox.diagnostics import SandboxLog, SandboxSignature, logs, logs_document, signatures
+from exporter.sandbox.dice import dice
 from exporter.sandbox.insights import insights
+from exporter.sandbox.overview import overview
 from exporter.sandbox.tables import APPS, DEVICES, MACS, METRICS, Device, MetricKind, SandboxApp
+
+__all__ = [
+    "DAYS_BETWEEN_VERSIONS",
+    "DAYS_UNTIL_DATA",
+    "FIRST_DAY",
+    "SandboxBuild",
+    "SandboxLog",
+    "SandboxSignature",
+    "Store",
+    "selected",
+]
 
 Json = dict[str, Any]
 
-DAYS_BETWEEN_VERSIONS = 14
 DAYS_UNTIL_DATA = 2
 VERSIONS_REPORTED = 8
-BUILDS_LISTED = 12
-FIRST_DAY = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
 
 _DAYS_OF_CHANGE = 28  # by then nearly everybody has updated, and a version's numbers stand still
-_MINOR_AT_START = 40
-_LAST_DAY = 1_000_000
+_DAYS_TO_SETTLE = 7
 _PERCENTILES = ("percentile.fifty", "percentile.ninety")
-_EXPIRES_AFTER_DAYS = 90
-
-
-@dataclass(frozen=True)
-class SandboxBuild:
-    """A build as `/v1/builds` lists it.
-
-    Args:
-        id: a UUID, as Apple's build ids are.
-        app_id: the app's numeric id.
-        version: the marketing version.
-        number: the build number.
-        platform: `IOS` or `MAC_OS`.
-        uploaded: when it was uploaded, UTC.
-        expired: True from ninety days after that.
-        processing_state: `PROCESSING` on the day of the upload, then `VALID`.
-    """
-
-    id: str
-    app_id: str
-    version: str
-    number: str
-    platform: Literal["IOS", "MAC_OS"]
-    uploaded: datetime
-    expired: bool
-    processing_state: Literal["PROCESSING", "VALID"]
-
-
-@dataclass(frozen=True)
-class _Release:
-    index: int
-    version: str
-    day: int
 
 
 @dataclass(frozen=True)
@@ -73,13 +59,13 @@ class _Line:
     device: Device
     percentile: str
 
-    def expected(self, index: int) -> float:
-        """The value in that release, before chance."""
+    def expected(self, index: int, age: int) -> float:
+        """The value in that release, so many days after it, before chance."""
         slowed = math.pow(self.device.slowness, self.kind.slowed)
         value = self.kind.typical * self.app.scale.get(self.kind.key, 1.0) * slowed
         if self.percentile == "percentile.ninety":
             value *= self.kind.spread
-        return value * _version_factor(self.app, self.kind.key, index)
+        return value * _version_factor(self.app, self.kind.key, index, age)
 
 
 class Store:
@@ -105,10 +91,7 @@ class Store:
 
     def builds(self, app_id: str, day: float) -> list[SandboxBuild]:
         """The app's builds on that day, the newest first."""
-        app, today = self.app(app_id), _whole(day)
-        releases = _releases(app, today, BUILDS_LISTED)
-        platforms: tuple[Literal["IOS", "MAC_OS"], ...] = ("IOS", "MAC_OS") if app.on_macs else ("IOS",)
-        return [self._build(app, release, platform, today) for release in releases for platform in platforms]
+        return list(builds_of(self.seed, self.app(app_id).id, whole(day)))
 
     def build(self, build_id: str, day: float) -> SandboxBuild:
         """The build with that id, if it is uploaded by that day."""
@@ -120,47 +103,67 @@ class Store:
 
     def metrics_payload(self, app_id: str, day: float) -> Json:
         """An app's `xcodeMetrics` document: its eight newest versions that have data."""
-        app, today = self.app(app_id), _whole(day)
-        releases = _releases(app, today - DAYS_UNTIL_DATA, VERSIONS_REPORTED)
-        return self._payload(app, releases[::-1], today, ("iOS", "macOS") if app.on_macs else ("iOS",))
+        app, today = self.app(app_id), whole(day)
+        reported = releases(app, today - DAYS_UNTIL_DATA, VERSIONS_REPORTED)
+        return self._payload(app, reported[::-1], today, ("iOS", "macOS") if app.on_macs else ("iOS",))
 
     def build_metrics_payload(self, build_id: str, day: float) -> Json:
-        """A build's `xcodeMetrics` document: its one version; without any data in the first days."""
-        build, today = self.build(build_id, day), _whole(day)
+        """A build's `xcodeMetrics` document: its one version; without any data in the first days.
+
+        A build that is in TestFlight only never has any.
+        """
+        build, today = self.build(build_id, day), whole(day)
         app = self.app(build.app_id)
-        releases = _releases(app, today - DAYS_UNTIL_DATA, BUILDS_LISTED)
-        chosen = [release for release in releases if release.version == build.version]
+        reported = releases(app, today - DAYS_UNTIL_DATA, BUILDS_LISTED) if build.store_state else []
+        chosen = [release for release in reported if release.version == build.version]
         return self._payload(app, chosen, today, ("iOS",) if build.platform == "IOS" else ("macOS",))
 
-    def _build(
-        self, app: SandboxApp, release: _Release, platform: Literal["IOS", "MAC_OS"], today: int
-    ) -> SandboxBuild:
-        digest = blake2b(f"{self.seed}/{app.id}/{release.version}/{platform}".encode(), digest_size=16)
-        age = today - release.day
-        return SandboxBuild(
-            id=str(uuid.UUID(bytes=digest.digest(), version=4)),
-            app_id=app.id,
-            version=release.version,
-            number=str(1000 + 10 * release.index),
-            platform=platform,
-            uploaded=FIRST_DAY + timedelta(days=release.day),
-            expired=age >= _EXPIRES_AFTER_DAYS,
-            processing_state="VALID" if age else "PROCESSING",
-        )
+    def signatures(self, build_id: str, day: float) -> list[SandboxSignature]:
+        """The build's diagnostic signatures on that day; none for a build that is in TestFlight only."""
+        build = self.build(build_id, day)
+        return list(signatures(self.app(build.app_id), build, self.seed, whole(day)))
+
+    def signature(self, signature_id: str, day: float) -> SandboxSignature:
+        """The signature with that id; KeyError on a day on which its build does not have it."""
+        return _by_id(self.seed, whole(day))[signature_id]
+
+    def logs(self, signature_id: str, day: float) -> list[SandboxLog]:
+        """The logs that a signature has on that day, the newest first."""
+        signature = self.signature(signature_id, day)
+        build = self.build(signature.build_id, day)
+        return logs(self.app(build.app_id), build, signature, self.seed)
+
+    def logs_payload(self, signature_id: str, day: float, limit: int) -> Json:
+        """A signature's `diagnosticLogs` document, of at most so many logs."""
+        found = self.logs(signature_id, day)[:limit]
+        return logs_document(self.signature(signature_id, day), found)
+
+    def overview_payload(self, app_id: str, day: float, devices: Collection[str] = ()) -> Json:
+        """An app's `xcodeOverview` document; KeyError for an app whose account is not offered any.
+
+        Args:
+            app_id: the app's numeric id.
+            day: as everywhere.
+            devices: models or families to tell about; if empty, the families.
+        """
+        app = self.app(app_id)
+        if not app.has_overview:
+            raise KeyError(app_id)
+        released = (b for b in self.builds(app_id, day) if b.store_state and b.platform == "IOS")
+        listed = (self.signatures(build.id, day) for build in released)
+        return overview(app, self.metrics_payload(app_id, day), next(filter(None, listed), []), devices)
 
     def _payload(
-        self, app: SandboxApp, releases: list[_Release], today: int, platforms: tuple[str, ...]
+        self, app: SandboxApp, chosen: list[Release], today: int, platforms: tuple[str, ...]
     ) -> Json:
-        products = (
-            [self._product(app, platform, releases, today) for platform in platforms] if releases else []
-        )
+        products = [self._product(app, platform, chosen, today) for platform in platforms] if chosen else []
         return {
             "version": "1.0.0",
             "insights": insights(app, products),
             "productData": products,
         }
 
-    def _product(self, app: SandboxApp, platform: str, releases: list[_Release], today: int) -> Json:
+    def _product(self, app: SandboxApp, platform: str, chosen: list[Release], today: int) -> Json:
         devices = (MACS,) if platform == "macOS" else DEVICES
         categories: dict[str, list[Json]] = {}
         for kind in METRICS:
@@ -168,7 +171,7 @@ class Store:
                 lines = [
                     _Line(app, kind, device, percentile) for device in devices for percentile in _PERCENTILES
                 ]
-                datasets = [self._dataset(line, releases, today) for line in lines]
+                datasets = [self._dataset(line, chosen, today) for line in lines]
                 categories.setdefault(kind.category, []).append(_metric(kind, datasets))
         return {
             "platform": platform,
@@ -177,14 +180,14 @@ class Store:
             ],
         }
 
-    def _dataset(self, line: _Line, releases: list[_Release], today: int) -> Json:
+    def _dataset(self, line: _Line, chosen: list[Release], today: int) -> Json:
         dataset: Json = {
             "filterCriteria": {
                 "percentile": line.percentile,
                 "device": line.device.model,
                 "deviceMarketingName": line.device.name,
             },
-            "points": [self._point(line, release, today) for release in releases],
+            "points": [self._point(line, release, today) for release in chosen],
         }
         if line.kind.bands:
             good, unit = line.kind.bands[0], line.kind.unit[1]
@@ -192,51 +195,38 @@ class Store:
             dataset["recommendedMetricGoal"] = {"value": good, "detail": detail}
         return dataset
 
-    def _point(self, line: _Line, release: _Release, today: int) -> Json:
+    def _point(self, line: _Line, release: Release, today: int) -> Json:
         app, kind = line.app, line.kind
         age = min(today - release.day, _DAYS_OF_CHANGE)
-        dice = self._dice(line, release.index, age)
-        expected = line.expected(release.index)
-        value = _rounded(expected * (1 + 0.02 * (dice[0] / 255 - 0.5) / math.sqrt(age)))
+        thrown = self._dice(line, release.index, age)
+        expected = line.expected(release.index, age)
+        value = _rounded(expected * (1 + 0.02 * (thrown[0] / 255 - 0.5) / math.sqrt(age)))
         point: Json = {"version": release.version, "value": value}
-        if dice[1] % 32:
+        if thrown[1] % 32:
             point["errorMargin"] = _rounded(expected * (0.09 if app.small else 0.06) / math.sqrt(age))
-        elif dice[2] % 2:
+        elif thrown[2] % 2:
             point["errorMargin"] = None
         if kind.bands:
             goal = _goal(*kind.bands, value)
             point["goal"] = goal.upper() if app.shouting else goal
         if kind.subsystems:
-            point["percentageBreakdown"] = _breakdown(app, kind, dice)
+            point["percentageBreakdown"] = _breakdown(app, kind, thrown)
         if not app.regressing and not line.device.is_family:
-            _spoil(point, dice[3])
+            _spoil(point, thrown[3])
         return point
 
     def _dice(self, line: _Line, index: int, age: int) -> bytes:
         """Eight bytes by chance, the same ones each time."""
-        text = (
-            f"{self.seed}/{line.app.id}/{line.kind.key}/{line.device.model}/{line.percentile}/{index}/{age}"
-        )
-        return blake2b(text.encode(), digest_size=8).digest()
+        about = line.app.id, line.kind.key, line.device.model, line.percentile
+        return dice(self.seed, *about, index, age, size=8)
 
 
-def _whole(day: float) -> int:
-    if not 0 <= day <= _LAST_DAY:
-        raise ValueError(f"a day of the sandbox is a number from 0 to {_LAST_DAY}, not {day!r}")
-    return math.floor(day)
-
-
-def _releases(app: SandboxApp, today: int, count: int) -> list[_Release]:
-    """The newest `count` releases up to and including `today`, the newest first."""
-    newest = (today + app.release_day) // DAYS_BETWEEN_VERSIONS
-    return [
-        _Release(
-            index=_MINOR_AT_START + n,
-            version=f"{app.major}.{_MINOR_AT_START + n}.0",
-            day=n * DAYS_BETWEEN_VERSIONS - app.release_day,
-        )
-        for n in range(newest, newest - count, -1)
-    ]
+@lru_cache(maxsize=4)
+def _by_id(seed: int, today: int) -> dict[str, SandboxSignature]:
+    """All signatures of all builds on that day."""
+    builds = ((app, build) for app in APPS for build in builds_of(seed, app.id, today))
+    listed = (signatures(app, build, seed, today) for app, build in builds if build.store_state)
+    return {signature.id: signature for each in listed for signature in each}
 
 
 def _enough_usage(app: SandboxApp, kind: MetricKind, today: int) -> bool:
@@ -247,13 +237,16 @@ def _enough_usage(app: SandboxApp, kind: MetricKind, today: int) -> bool:
     return today > 0 and today % 6 != rare.index(kind.category) + 2
 
 
-def _version_factor(app: SandboxApp, key: str, index: int) -> float:
-    if key == app.regressing and index % VERSIONS_REPORTED == _MINOR_AT_START % VERSIONS_REPORTED:
+def _version_factor(app: SandboxApp, key: str, index: int, age: int) -> float:
+    eighth = index % VERSIONS_REPORTED == MINOR_AT_START % VERSIONS_REPORTED
+    if key == app.regressing and eighth:
         return 1.6
+    if key == app.settling and eighth and age < _DAYS_TO_SETTLE:
+        return 1.45
     if key == app.improving:
-        return 0.35 + 0.65 * math.pow(0.88, max(index - _MINOR_AT_START + BUILDS_LISTED, 0))
+        return 0.35 + 0.65 * math.pow(0.88, max(index - MINOR_AT_START + BUILDS_LISTED, 0))
     if key == app.growing:
-        return 1 + 0.03 * ((index - _MINOR_AT_START + VERSIONS_REPORTED) % 16)
+        return 1 + 0.03 * ((index - MINOR_AT_START + VERSIONS_REPORTED) % 16)
     return 1 + 0.012 * math.sin(index * 1.7 + len(key))
 
 
@@ -290,8 +283,8 @@ def _spoil(point: Json, die: int) -> None:
         del point["value"]
 
 
-def _breakdown(app: SandboxApp, kind: MetricKind, dice: bytes) -> Json | list[Json]:
-    weights = [40 + 60 / (place + 1) + die % 16 for place, die in enumerate(dice[3:])]
+def _breakdown(app: SandboxApp, kind: MetricKind, thrown: bytes) -> Json | list[Json]:
+    weights = [40 + 60 / (place + 1) + die % 16 for place, die in enumerate(thrown[3:])]
     shares = weights[: len(kind.subsystems)]
     parts = [
         {"value": round(100 * share / sum(shares), 1), "subSystemLabel": name}

@@ -44,6 +44,7 @@ class MetricKind:
         slowed: how strongly a slow device raises the value; 0 is not at all.
         bands: upper bounds of the goal bands `good` and `fair`, or None when there are no bands.
         subsystems: names for `percentageBreakdown`; empty when there is none.
+        overview_goal: a recommended goal that only the overview gives, or None.
     """
 
     category: str
@@ -54,6 +55,7 @@ class MetricKind:
     slowed: float
     bands: tuple[float, float] | None = None
     subsystems: tuple[str, ...] = ()
+    overview_goal: float | None = None
 
     @property
     def key(self) -> str:
@@ -80,6 +82,14 @@ class SandboxApp:
         breakdown_as_list: whether `percentageBreakdown` is an array (both are seen).
         references_as_list: whether `referenceVersions` is an array (both are seen).
         small: whether it has too little usage for some categories on some days.
+        settling: the metric that is high in the first week of every eighth version, or None.
+        testflight_days: how many days before a release builds are uploaded that stay in TestFlight.
+        testflight_builds_a_day: how many of them on each such day.
+        problems: how many recurring problems a version has, by diagnostic type.
+        crowded: the same for every eighth version, or None when that is like the others.
+        weight_scale: 1 or 100, what all weights of a type add up to (both are seen).
+        logs_kept: how many logs of a signature are there at the most.
+        has_overview: whether the account is offered `performanceOverviews`.
     """
 
     id: str
@@ -96,7 +106,17 @@ class SandboxApp:
     breakdown_as_list: bool = False
     references_as_list: bool = False
     small: bool = False
+    settling: str | None = None
+    testflight_days: tuple[int, ...] = ()
+    testflight_builds_a_day: int = 1
+    problems: Mapping[str, int] = field(default_factory=dict)
+    crowded: Mapping[str, int] | None = None
+    weight_scale: Literal[1, 100] = 1
+    logs_kept: int = 10
+    has_overview: bool = True
 
+
+UNHEARD_OF = "CPU_EXCEPTIONS"
 
 APPS = (
     SandboxApp(
@@ -107,6 +127,10 @@ APPS = (
         release_day=3,
         regressing="LAUNCH/launchTime",
         references_as_list=True,
+        settling="DISK/diskWrites",
+        problems={"HANGS": 16, "LAUNCHES": 10, "DISK_WRITES": 12},
+        crowded={"HANGS": 130, "LAUNCHES": 70, "DISK_WRITES": 90},
+        logs_kept=20,
     ),
     SandboxApp(
         id="1540000002",
@@ -120,6 +144,9 @@ APPS = (
         on_macs=True,
         shouting=True,
         breakdown_as_list=True,
+        testflight_days=tuple(range(13, 0, -1)),
+        testflight_builds_a_day=8,
+        problems={"HANGS": 12, "LAUNCHES": 8, "DISK_WRITES": 9, UNHEARD_OF: 2},
     ),
     SandboxApp(
         id="1540000003",
@@ -131,6 +158,10 @@ APPS = (
         breakdown_as_list=True,
         references_as_list=True,
         small=True,
+        testflight_days=(9, 5, 2),
+        problems={"HANGS": 9, "LAUNCHES": 8, "DISK_WRITES": 8},
+        weight_scale=100,
+        has_overview=False,
     ),
 )
 
@@ -162,7 +193,7 @@ METRICS = (
     MetricKind("HANG", "hangRate", ("seconds/hour", "s/hr"), 11.0, 2.9, 0.9, (20, 45)),
     MetricKind("LAUNCH", "launchTime", ("milliseconds", "ms"), 780.0, 1.85, 1.0, (1000, 1800)),
     MetricKind("MEMORY", "peakMemory", _MEGABYTES, 310.0, 1.6, -0.3, (450, 700)),
-    MetricKind("MEMORY", "memoryAtSuspension", _MEGABYTES, 118.0, 1.5, -0.2),
+    MetricKind("MEMORY", "memoryAtSuspension", _MEGABYTES, 118.0, 1.5, -0.2, overview_goal=150.0),
     MetricKind("DISK", "diskWrites", ("megabytes/day", "MB/day"), 95.0, 3.2, 0.1, (200, 500)),
     MetricKind("BATTERY", "batteryUsage", _PERCENTAGE, 3.4, 2.4, 0.5, (6, 12), _SUBSYSTEMS),
     MetricKind("BATTERY", "onScreen", _PERCENTAGE, 2.5, 2.2, 0.5),

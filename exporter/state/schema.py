@@ -63,12 +63,13 @@ MIGRATIONS = (
         CREATE INDEX finding_source ON finding (account, app_id, build_id);
         CREATE TABLE signature (
             account TEXT NOT NULL, app_id TEXT NOT NULL, build_id TEXT NOT NULL, id TEXT NOT NULL,
-            type TEXT NOT NULL, text TEXT NOT NULL, weight REAL, place INTEGER NOT NULL,
+            type TEXT NOT NULL, text TEXT NOT NULL, weight REAL,
             logged INTEGER NOT NULL DEFAULT 0, logged_weight REAL,
             PRIMARY KEY (account, app_id, build_id, id)
         ) WITHOUT ROWID;
         CREATE TABLE build (
-            account TEXT NOT NULL, app_id TEXT NOT NULL, id TEXT NOT NULL, record TEXT NOT NULL,
+            account TEXT NOT NULL, app_id TEXT NOT NULL, id TEXT NOT NULL, place INTEGER NOT NULL,
+            record TEXT NOT NULL,
             PRIMARY KEY (account, app_id, id)
         ) WITHOUT ROWID;
         CREATE TABLE log (

@@ -80,12 +80,13 @@ class State:
 
     Args:
         path: the file; its folder is made if it is missing. None: in memory, for a dry run.
+        copy_of: a file whose contents the memory begins with, if there is such a file; it is only read.
 
     Raises:
         StateError: the file cannot be used: not writable, damaged, from a newer version, or in use.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, copy_of: Path | None = None) -> None:
         self._path = path
         self._lock = threading.RLock()
         self._lock_file = _lock_file(path) if path else None
@@ -94,6 +95,9 @@ class State:
                 if path and not path.exists():
                     path.touch(mode=0o600)
                 self._db = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
+                if copy_of and copy_of.exists():
+                    with closing(_read_only(copy_of)) as original:
+                        original.backup(self._db)
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = FULL")
                 self._migrate()
@@ -157,7 +161,7 @@ class State:
         rows = self._rows(
             "SELECT record FROM finding WHERE (account, app_id, build_id) = (?, ?, ?)", *source[:3]
         )
-        return [_finding(record) for (record,) in rows]
+        return [Finding.from_json(json.loads(record)) for (record,) in rows]
 
     def touch(self, source: Source, observed_at: int) -> None:
         """A source gave the same answer again, now."""
@@ -238,10 +242,6 @@ class State:
                     execute(f"DELETE FROM {table} WHERE {_SOURCE}", *source)  # noqa: S608
                 if source.kind == "metrics":
                     execute("DELETE FROM finding WHERE (account, app_id, build_id) = (?, ?, ?)", *source[:3])
-                if source.kind == "signatures":
-                    execute(
-                        "DELETE FROM signature WHERE (account, app_id, build_id) = (?, ?, ?)", *source[:3]
-                    )
         return len(unwanted)
 
     # What is to be delivered
@@ -362,6 +362,13 @@ class State:
                 account,
                 at - _FORGET_STEPS,
             )
+            for table in ("signature", "build"):  # of apps that are no longer wanted
+                execute(
+                    f"DELETE FROM {table} WHERE account = ?"  # noqa: S608
+                    " AND app_id NOT IN (SELECT app_id FROM source WHERE account = ?)",
+                    account,
+                    account,
+                )
 
     def last_run(self, account: str) -> tuple[float, bytes] | None:
         """When an account was last polled, and the digest of the settings then."""
@@ -429,12 +436,6 @@ class State:
             self._lock_file = None
 
 
-def _finding(record: str) -> Finding:
-    identity, version, platform, high_impact, active, series = json.loads(record)
-    points = tuple((tuple((key, text) for key, text in attributes), value) for attributes, value in series)
-    return Finding(identity, version, platform, high_impact, active, points)
-
-
 def owe(execute: Execute, account: str, app_id: str, bodies: Iterable[Body], stamp: int) -> None:
     """Put bodies into the outbox."""
     for body in bodies:
@@ -493,10 +494,14 @@ def unreadable(path: Path) -> str:
 
 
 def _look(path: Path, query: str, *values: object) -> list[Any]:
+    with closing(_read_only(path)) as db:
+        return db.execute(query, values).fetchall()
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
     # Nobody has it open: reading it as it stands spares SQLite the two files that it makes beside a WAL.
     alone = "" if path.with_name(path.name + "-wal").exists() else "&immutable=1"
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{alone}", uri=True)) as db:
-        return db.execute(query, values).fetchall()
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{alone}", uri=True)
 
 
 def _lock_file(path: Path) -> int:

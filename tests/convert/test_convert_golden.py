@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from google.protobuf.json_format import MessageToDict
+from opentelemetry._logs import LogRecord
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.sdk.metrics.export import Metric
 from opentelemetry.sdk.resources import Resource
@@ -19,6 +20,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from exporter.appstore.payloads.metrics import parse_metrics
 from exporter.convert.distributions import owed
+from exporter.convert.insights import Finding, convert_insights
 from exporter.convert.metrics import Converted, Selection, convert
 from exporter.otlp.encode import encode
 
@@ -48,6 +50,7 @@ CASES = {
     "build": Case("build", Selection(detail="full"), build="4711"),
     "not_enough_usage": Case("not_enough_usage"),
     "hostile": Case("hostile"),
+    "comparison": Case("comparison"),
 }
 
 
@@ -80,10 +83,39 @@ def test_an_answer_becomes_this_request(name: str) -> None:
     _compare(GOLDEN / f"{name}.request.json", result)
 
 
+def test_insights_become_these_points_and_events() -> None:
+    """Insights that are new, that come twice and that Apple withdrew: points, events, what is remembered."""
+    document = json.loads((GOLDEN / "insights.in.json").read_text(), parse_int=float)
+    known = [Finding.from_json(finding) for finding in document["known"]]
+    payload = parse_metrics(document["answer"])
+    converted = convert_insights(payload, known, observed_at=OBSERVED_AT, series_cap=100)
+    result = {
+        "gauges": [line for metric in converted.gauges for line in _lines(metric)],
+        "events": [_plain(event) for event in converted.events],
+        "findings": [finding._asdict() for finding in converted.findings],
+        "series": dict(sorted(converted.series.items())),
+        "left_out": dict(sorted(converted.left_out.items())),
+    }
+    _compare(GOLDEN / "insights.out.json", result)
+
+
 def test_no_golden_file_is_forgotten() -> None:
     """Each file in the folder belongs to a case."""
     wanted = {f"{case.answer}.in.json" for case in CASES.values()} | {f"{name}.out.json" for name in CASES}
-    assert {path.name for path in GOLDEN.iterdir()} == wanted | {"launch.request.json", "build.request.json"}
+    wanted |= {"launch.request.json", "build.request.json", "insights.in.json", "insights.out.json"}
+    assert {path.name for path in GOLDEN.iterdir()} == wanted
+
+
+def _plain(event: LogRecord) -> dict[str, Any]:
+    return {
+        "event_name": event.event_name,
+        "timestamp": event.timestamp,
+        "observed_timestamp": event.observed_timestamp,
+        "severity_number": event.severity_number.value if event.severity_number else None,
+        "severity_text": event.severity_text,
+        "body": event.body,
+        "attributes": event.attributes,
+    }
 
 
 def _converted(name: str) -> Converted:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from exporter.appstore.payloads.metrics import parse_metrics
+from exporter.convert.catalogue import COMPANIONS
 from exporter.convert.metrics import Converted, Selection, convert, version_key
 
 NOW = 1_700_000_000_000_000_000
@@ -55,8 +56,28 @@ def converted(
     return convert(payload, Selection(detail, categories, devices), observed_at=NOW, series_cap=cap)
 
 
+COMPUTED = {companion.suffix for companion in COMPANIONS if companion.computed}
+
+
 def series(result: Converted) -> list[str]:
-    """`name device version` of each gauge point, sorted; the name without `appstore.launch.time`."""
+    """`name device version` of each gauge point that is a number of Apple's, sorted; see `lines_of`."""
+    return [line for line in lines_of(result) if line.split()[0].rpartition(".")[2] not in COMPUTED]
+
+
+def computed(result: Converted) -> dict[str, float]:
+    """The values of the other gauge points, by line."""
+    values = {}
+    for item in result.gauges:
+        for given in item.data.data_points:
+            suffix = str(item.name).rpartition(".")[2]
+            attributes = given.attributes or {}
+            if suffix in COMPUTED:
+                values[f"{suffix} {attributes['device']!s} {attributes['version']!s}"] = given.value  # type: ignore[union-attr]
+    return values
+
+
+def lines_of(result: Converted) -> list[str]:
+    """`name device version` of each gauge point, sorted; the name without `appstore.launch`."""
     lines = []
     for item in result.gauges:
         for given in item.data.data_points:
@@ -242,23 +263,27 @@ def test_categories_are_chosen_without_regard_to_case(categories: tuple[str, ...
 
 
 def test_the_cap_keeps_what_matters_most() -> None:
-    """Kept longest: family values, goals and bands, spreads, margins, models' values, parts, the rest."""
+    """Kept longest: values of families, flags, deltas, goals, spreads, margins, models, parts, the rest."""
     product = metric(
         dataset("all_iphones", point("1.0", **FULL), point("1.1", **FULL), goal=1.0),
         dataset("iPhone9,1", point("1.1", **FULL)),
-        dataset("iPhone14,2", point("1.0"), point("1.1")),
+        dataset("iPhone14,2", point("1.0"), point("1.1"), goal=1.0),
     )
     kept = []
-    for cap in range(22):
+    for cap in range(31):
         result = converted(product, cap=cap)
         of_spreads = [f"time.by_device {device} {version}" for device, _, version in spreads(result)]
-        kept.append(Counter(series(result) + of_spreads))
+        kept.append(Counter(lines_of(result) + of_spreads))
     added = [line for fewer, more in pairwise(kept) for line in (more - fewer).elements()]
     assert added == [
         "time all_iphones 1.1",
         "time all_iphones 1.0",
+        "time.regressed all_iphones 1.0",
+        "time.regressed all_iphones 1.1",
+        "time.delta all_iphones 1.1",
         "time.goal all_iphones 1.1",
         "time.goal_band all_iphones 1.1",
+        "time.goal_ratio all_iphones 1.1",
         "time.goal_band all_iphones 1.0",
         "time.by_device all_iphones 1.1",
         "time.by_device all_iphones 1.0",
@@ -271,6 +296,12 @@ def test_the_cap_keeps_what_matters_most() -> None:
         "time.breakdown all_iphones 1.1",
         "time.breakdown all_iphones 1.0",
         "time.breakdown all_iphones 1.0",
+        "time.regressed iPhone14,2 1.0",
+        "time.regressed iPhone14,2 1.1",
+        "time.regressed iPhone9,1 1.1",
+        "time.delta iPhone14,2 1.1",
+        "time.goal iPhone14,2 1.1",
+        "time.goal_ratio iPhone14,2 1.1",
         "time.breakdown iPhone9,1 1.1",
         "time.breakdown iPhone9,1 1.1",
         "time.error_margin iPhone9,1 1.1",
@@ -283,7 +314,11 @@ def test_what_the_cap_held_back_is_counted() -> None:
     product = metric(dataset("all_iphones", point("1.0")), dataset("iPhone9,1", point("1.0")))
     result = converted(product, cap=0)
     assert (result.gauges, result.distributions, result.series.total()) == ([], [], 0)
-    assert result.capped == {"appstore.launch.time": 2, "appstore.launch.time.by_device": 1}
+    assert result.capped == {
+        "appstore.launch.time": 2,
+        "appstore.launch.time.by_device": 1,
+        "appstore.launch.time.regressed": 2,
+    }
     assert result.left_out == {"series_cap": 2}
 
 
@@ -316,7 +351,7 @@ def test_two_units_do_not_make_two_series_of_one() -> None:
         "time.goal_band all_iphones 1.0",
     ]
     assert result.left_out == {"duplicate": 2}
-    assert [item.unit for item in result.gauges] == ["s", "{fortnights}", "{band}"]
+    assert [item.unit for item in result.gauges] == ["s", "{fortnights}", "{band}", "{flag}"]
     assert result.unknown_units == {"{fortnights}"}
 
 
@@ -357,3 +392,111 @@ def test_an_unknown_percentile_keeps_its_last_word() -> None:
     )
     told = [(given.attributes or {}).get("percentile") for given in result.gauges[0].data.data_points]
     assert told == ["p50", "p90", "ninetyNine", "mean", None, "b", None]
+
+
+def rising(device: str, *, goal: float | None = None) -> dict[str, Any]:
+    """Launches that took 100 ms in two versions and 150 ms in the newest."""
+    return dataset(device, point("1.9", 100.0), point("1.10", 150.0), point("1.8", 100.0), goal=goal)
+
+
+OF_RISING = {"regressed {} 1.8": 0.0, "regressed {} 1.9": 0.0, "regressed {} 1.10": 1.0, "delta {} 1.10": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("detail", "devices"),
+    [
+        ("aggregate", ("all_iphones",)),
+        ("standard", ("all_iphones",)),
+        ("full", ("all_iphones", "iPhone14,2")),
+    ],
+)
+def test_the_newest_version_is_compared_with_those_before(detail: Any, devices: tuple[str, ...]) -> None:
+    """Families are compared at each level of detail, models in `full` only; older versions bear a 0."""
+    result = converted(metric(rising("all_iphones"), rising("iPhone14,2")), detail=detail)
+    expected = {key.format(device): value for device in devices for key, value in OF_RISING.items()}
+    assert computed(result) == pytest.approx(expected)
+
+
+def test_a_version_that_is_newest_elsewhere_only_supersedes() -> None:
+    """Where the platform's newest version has no value yet, nothing has regressed and nothing is compared."""
+    result = converted(
+        metric(rising("all_iphones")), metric(dataset("all_ipads", point("2.0", None)), identifier="other")
+    )
+    assert computed(result) == {f"regressed all_iphones {version}": 0.0 for version in ("1.8", "1.9", "1.10")}
+
+
+def test_each_platform_is_compared_with_itself() -> None:
+    """A newest version of one platform is held against the versions of that platform alone."""
+    result = converted(
+        metric(dataset("all_iphones", point("1.0", 100.0), point("2.0", 100.0)), platform="iOS"),
+        metric(dataset("all_macs", point("3.0", 100.0), point("4.0", 300.0)), platform="macOS"),
+    )
+    assert {line: value for line, value in computed(result).items() if "delta" in line} == pytest.approx(
+        {"delta all_iphones 2.0": 0.0, "delta all_macs 4.0": 2.0}
+    )
+
+
+def test_a_dataset_in_two_parts_is_compared_as_one() -> None:
+    """Where Apple lists a metric twice, the versions of both parts are held against one another."""
+    result = converted(
+        metric(dataset("all_iphones", point("1.0", 100.0))),
+        metric(dataset("all_iphones", point("1.1", 150.0))),
+    )
+    assert computed(result)["delta all_iphones 1.1"] == pytest.approx(0.5)
+
+
+def test_a_metric_that_nobody_knows_has_a_delta_alone() -> None:
+    """Which direction is worse is not guessed."""
+    result = converted(metric(rising("all_iphones"), identifier="coldness"))
+    assert computed(result) == pytest.approx({"delta all_iphones 1.10": 0.5})
+
+
+def test_margins_and_the_least_change_are_the_callers() -> None:
+    """Apple's margins reach the comparison in the value's unit, and `min_change` is what was handed in."""
+    beside = metric(dataset("all_iphones", point("1.0", 100.0), point("1.1", 150.0, errorMargin=30.0)))
+    assert computed(converted(beside))["regressed all_iphones 1.1"] == 0.0
+    payload = parse_metrics({"productData": [metric(rising("all_iphones"))]})
+    large = convert(payload, Selection(), observed_at=NOW, series_cap=100, min_change=0.51)
+    assert computed(large)["regressed all_iphones 1.10"] == 0.0
+
+
+def test_a_build_is_compared_with_nothing() -> None:
+    """The answer of a build holds one version: it bears neither flag nor delta, only the goal's ratio."""
+    payload = parse_metrics({"productData": [metric(rising("all_iphones", goal=100.0))]})
+    result = convert(payload, Selection(), observed_at=NOW, series_cap=100, build="7")
+    assert computed(result) == pytest.approx({"goal_ratio all_iphones 1.10": 1.5})
+
+
+@pytest.mark.parametrize("goal", [0.0, -1.0, 1e308])
+def test_there_is_no_ratio_without_a_goal_above_zero(goal: float) -> None:
+    """A goal of zero, below, or too large to be a number has no ratio."""
+    result = converted(metric(dataset("all_iphones", point("1.0", 100.0), goal=goal), unit="GB"))
+    assert computed(result) == {"regressed all_iphones 1.0": 0.0}
+
+
+def test_there_is_no_ratio_without_a_value() -> None:
+    """The ratio is given where the goal is: at the newest version, and only if that has a value."""
+    result = converted(metric(dataset("all_iphones", point("1.0", 100.0), point("1.1", None), goal=50.0)))
+    assert [line for line in computed(result) if "goal_ratio" in line] == []
+    assert "time.goal all_iphones 1.1" in series(result)
+
+
+def test_a_ratio_that_is_no_number_is_not_sent() -> None:
+    """1e300 over 1e-300 is infinite; that costs nothing of Apple's."""
+    result = converted(
+        metric(dataset("all_iphones", point("1.0", 1e-300), point("1.1", 1e300), goal=1e-300), unit="s")
+    )
+    assert computed(result) == {"regressed all_iphones 1.0": 0.0, "regressed all_iphones 1.1": 1.0}
+    assert result.left_out.total() == 0
+
+
+def test_the_cap_takes_the_alarm_before_its_end() -> None:
+    """The flag of the newest version is kept only with those of all versions before it."""
+    for cap in range(12):
+        kept = {
+            line: value
+            for line, value in computed(converted(metric(rising("all_iphones")), cap=cap)).items()
+            if "regressed" in line
+        }
+        assert set(kept.values()) <= {0.0} or len(kept) == 3
+        assert len(kept) == min(3, max(0, cap - 3))

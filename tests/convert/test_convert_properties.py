@@ -16,17 +16,19 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.metrics.export import Metric, NumberDataPoint
 
 from exporter.appstore.payloads.metrics import parse_metrics
-from exporter.convert.catalogue import LEFT_OUT
+from exporter.convert.catalogue import COMPANIONS, LEFT_OUT
 from exporter.convert.distributions import Distribution
 from exporter.convert.metrics import Converted, Selection, convert
 from exporter.errors import BadAnswer
 
 OBSERVED_AT = 1_700_000_000_000_000_000
 NAME = re.compile(
-    r"appstore\.[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*(\.(error_margin|goal|goal_band|breakdown|by_device))?"
+    r"appstore\.[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*"
+    r"(\.(error_margin|goal|goal_band|breakdown|by_device|delta|regressed|goal_ratio))?"
 )
-UCUM = re.compile(r"(\{[!-z|~]+\}|[A-Za-z%]+)?(/[a-z]+)?")
+UCUM = re.compile(r"1|(\{[!-z|~]+\}|[A-Za-z%]+)?(/[a-z]+)?")
 
+COMPUTED = {companion.suffix for companion in COMPANIONS if companion.computed}
 METRICS = (
     ("LAUNCH", "launchTime", "milliseconds", "ms"),
     ("HANG", "hangRate", "seconds/hour", "s/hr"),
@@ -244,6 +246,18 @@ def _check_attributes(attributes: Any, build: str) -> None:
         assert text.encode("utf-8").decode("utf-8").strip() == text
 
 
+def _check_flags(points: list[tuple[Metric, NumberDataPoint]], build: str) -> None:
+    """A flag is 0 or 1, of each dataset one version at most bears a 1, and builds bear none."""
+    flags: Counter[tuple[object, ...]] = Counter()
+    for metric, point in points:
+        if metric.name.endswith(".regressed"):
+            assert point.value in (0.0, 1.0)
+            attributes = {key: v for key, v in (point.attributes or {}).items() if key != "version"}
+            flags[metric.name, *sorted(attributes.items())] += int(point.value)
+    assert set(flags.values()) <= {0, 1}
+    assert not (flags and build)
+
+
 def _check_distribution(item: Distribution) -> None:
     assert len(item.counts) == len(item.bounds) + 1 <= 30
     assert all(lower < upper for lower, upper in zip(item.bounds, item.bounds[1:], strict=False))
@@ -269,7 +283,9 @@ def test_no_answer_breaks_a_rule(document: Any, selection: Selection, cap: int, 
     converted = convert(payload, selection, observed_at=OBSERVED_AT, series_cap=cap, build=build)
     points = points_of(converted)
     left_out = converted.left_out.total() - converted.left_out["malformed"]
-    assert len(points) + left_out == converted.offered == payload.offered
+    apples = [metric for metric, _ in points if metric.name.rpartition(".")[2] not in COMPUTED]
+    assert len(apples) + left_out == converted.offered == payload.offered
+    _check_flags(points, build)
     assert set(converted.left_out) <= set(LEFT_OUT)
     assert converted.series.total() <= cap
     assert converted.series == Counter(metric.name for metric, _ in points) + Counter(

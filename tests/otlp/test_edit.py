@@ -18,7 +18,7 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from exporter.otlp.edit import data_points, metric_names, restamp_windows, select
+from exporter.otlp.edit import data_points, names, restamp_windows, select
 from exporter.otlp.encode import Body, encode
 
 NOW = 1_700_000_000_000_000_000
@@ -132,9 +132,9 @@ def test_the_named_times_move_and_no_other(windows: list[tuple[int, int]], times
         (Body(b"", 0), []),
     ],
 )
-def test_metric_names_are_sorted_and_unique(body: Body, names: list[str]) -> None:
+def test_names_are_sorted_and_unique(body: Body, names: list[str]) -> None:
     """A message about a body names each of its metrics once."""
-    assert metric_names(body) == names
+    assert names(body) == names
 
 
 def test_a_metric_without_data_has_no_points() -> None:
@@ -142,5 +142,5 @@ def test_a_metric_without_data_has_no_points() -> None:
     request = ExportMetricsServiceRequest()
     request.resource_metrics.add().scope_metrics.add().metrics.add(name="bare")
     bare = Body(request.SerializeToString(), 0)
-    assert metric_names(bare) == ["bare"]
+    assert names(bare) == ["bare"]
     assert select(bare, lambda _: True) == Body(b"", 0)

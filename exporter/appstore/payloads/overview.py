@@ -7,11 +7,12 @@ and recommended goals. Lenient, as everything that reads Apple's answers.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from exporter.appstore.payloads.diagnostics import line_number, reference_versions, trend_of
+from exporter.appstore.payloads.metrics import Dataset, Metric, XcodeMetrics
 from exporter.appstore.payloads.reader import Reader, clean_text, platform_name
 from exporter.errors import BadAnswer
 
@@ -77,6 +78,33 @@ def parse_overview(document: object) -> Overview:
         goals=tuple(_goals(document.get("categories"), reader)),
         left_out=reader.left_out,
     )
+
+
+def with_goals(payload: XcodeMetrics, goals: Iterable[Goal]) -> XcodeMetrics:
+    """The metrics of an app, with the overview's goal for each dataset that has none of its own.
+
+    A goal that is put in counts as offered, as if it had come with the metrics.
+    """
+    given = {_place(goal.category, goal.metric, goal.device, goal.percentile): goal.value for goal in goals}
+    added = 0
+
+    def completed(metric: Metric, dataset: Dataset) -> Dataset:
+        nonlocal added
+        goal = given.get(_place(metric.category, metric.identifier, dataset.device, dataset.percentile))
+        if goal is None or dataset.recommended is not None:
+            return dataset
+        added += 1
+        return replace(dataset, recommended=goal)
+
+    metrics = tuple(
+        replace(metric, datasets=tuple(completed(metric, dataset) for dataset in metric.datasets))
+        for metric in payload.metrics
+    )
+    return replace(payload, metrics=metrics, offered=payload.offered + added) if given else payload
+
+
+def _place(*words: str) -> tuple[str, ...]:
+    return tuple(word.casefold() for word in words)
 
 
 def _signatures(raw: object, reader: Reader) -> Iterator[TopSignature]:

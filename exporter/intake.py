@@ -1,0 +1,419 @@
+"""Taking answers in: what App Store Connect answered → what is stored, in one transaction an answer."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
+
+from opentelemetry._logs import LogRecord
+from opentelemetry.sdk.metrics.export import Metric
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+from exporter import __version__
+from exporter.appstore.jsonapi import App, Build
+from exporter.appstore.payloads.diagnostics import Signature, parse_logs, parse_signatures
+from exporter.appstore.payloads.metrics import parse_metrics
+from exporter.appstore.payloads.overview import Overview, parse_overview, with_goals
+from exporter.appstore.payloads.reader import clean_text, platform_name
+from exporter.appstore.reading import Answer
+from exporter.convert.diagnostics import (
+    Context,
+    ConvertedGauges,
+    Origin,
+    convert_logs,
+    convert_occurrences,
+    convert_signatures,
+    diagnostic_distributions,
+    new_signatures,
+    problems_of,
+    seen_in,
+)
+from exporter.convert.distributions import Distribution, chained, owed
+from exporter.convert.insights import ConvertedInsights, convert_insights
+from exporter.convert.metrics import Converted, Selection, convert, version_key
+from exporter.errors import AppStoreError
+from exporter.otlp.encode import Body, can_be_restamped, encode, encode_events
+from exporter.report import CycleReport
+from exporter.settings import Account, Settings
+from exporter.state import Source, State
+from exporter.state.diagnostics import Diagnostics, Known
+
+SCOPE = InstrumentationScope("perfpower-exporter", __version__)
+_SECOND = 1_000_000_000
+T = TypeVar("T")
+
+
+class Intake:
+    """Takes in what one account's poll is answered, and counts in `report` what it brought.
+
+    Each method raises AppStoreError for an answer that cannot be understood; what is stored then stays.
+    """
+
+    def __init__(
+        self, account: Account, settings: Settings, state: State, report: CycleReport, log: Any
+    ) -> None:
+        self._account = account
+        self._collect = settings.collect
+        self._settings = settings
+        self._state = state
+        self._diagnostics = Diagnostics(state)
+        self._report = report
+        self._log = log
+
+    # Metrics and insights
+
+    def metrics(self, app: App, build: Build | None, answer: Answer) -> None:
+        """The metrics of an app with Apple's insights on them, or the metrics of one of its builds."""
+        source = Source(self._account.name, app.id, build.id if build else "")
+        number = build.number if build else ""
+        room = self._room(source) if build else self._settings.limits.series_per_app
+        selection = Selection(self._collect.detail, self._collect.categories, self._collect.devices)
+        least = self._settings.regression.min_change
+        overview = None if build else self._overview(app)
+        goals = overview.goals if overview else ()
+        made_with = (selection, room, number, least, goals, self._collect.events)
+        digest = self._digest(app, answer.body, made_with)
+        if self._is_unchanged(source, digest, answer):
+            return
+        payload = with_goals(self._parsed(app, parse_metrics, answer), goals)
+        known = self._state.findings(source)
+
+        def make(at: int) -> tuple[tuple[Converted, ConvertedInsights | None], list[Metric]]:
+            converted = convert(
+                payload, selection, observed_at=at, series_cap=room, build=number, min_change=least
+            )
+            if build:
+                return (converted, None), converted.gauges
+            left = room - converted.series.total()
+            found = convert_insights(payload, known, observed_at=at, series_cap=left)
+            return (converted, found), [*converted.gauges, *found.gauges]
+
+        (converted, found), gauges, observed_at = self._encoded_at(app, _nanoseconds(answer), make)
+        series = converted.series + (found.series if found else Counter())
+        events = self._events(app, found.events if found else [])
+        with self._state.hold():  # a delivery must not move windows meanwhile
+            series_of = self._series_of(app)
+            before = self._windows(source, series_of)
+            metrics, windows = owed(converted.distributions, before, observed_at)
+            distributions = self._encoded(app, metrics)
+            self._state.store(
+                source,
+                app.bundle_id,
+                digest,
+                observed_at,
+                series.total(),
+                gauges=gauges,
+                owed=[*distributions, *events],
+                owed_at=next((window.ended_at for window in windows.values()), observed_at),
+                windows={series_of + identity: window for identity, window in windows.items()},
+                seen=[series_of + item.identity for item in converted.distributions],
+                findings=found.findings if found else (),
+            )
+        self._keep_below_cap(source)
+        self._count(app, source, gauges, series, converted.left_out, converted.capped)
+        self._report.left_out += found.left_out if found else Counter()
+        self._report.distributions += sum(body.points for body in distributions)
+        self._report.events += sum(body.points for body in events)
+        self._report.unknown_units |= converted.unknown_units
+
+    # The overview
+
+    def overview(self, app: App, answer: Answer) -> None:
+        """How often the top signatures occurred; and, kept for the answers that need it, what the overview
+        says of goals, source files and lines."""
+        source = Source(self._account.name, app.id, "", "overview")
+        room, top = self._room(source), self._settings.diagnostics.top_signatures
+        digest = self._digest(app, answer.body, (room, top))
+        if self._is_unchanged(source, digest, answer):
+            return
+        overview = self._parsed(app, parse_overview, answer)
+        document = gzip.compress(answer.body, compresslevel=1, mtime=0)
+        self._store_gauges(
+            app,
+            source,
+            digest,
+            _nanoseconds(answer),
+            lambda at: convert_occurrences(overview, top=top, series_cap=room, observed_at=at),
+            document=document,
+        )
+        self._report.left_out += overview.left_out
+
+    def _overview(self, app: App) -> Overview | None:
+        """The last overview of an app, if there ever was one."""
+        document = self._state.document(Source(self._account.name, app.id, "", "overview"))
+        return parse_overview(json.loads(gzip.decompress(document), parse_int=float)) if document else None
+
+    # Signatures and logs
+
+    def signatures(self, app: App, answers: Mapping[str, Sequence[Answer]]) -> None:
+        """The signatures of an app's builds, by build id: the pages of each.
+
+        Earlier versions are taken in before later ones, which alone can tell what is new in these.
+        """
+        builds = self._diagnostics.builds(self._account.name, app.id)
+        for build in sorted(builds, key=lambda build: version_key(build.version)):
+            if build.id in answers:
+                newest = all(
+                    version_key(other.version) <= version_key(build.version)
+                    for other in builds
+                    if other.platform == build.platform
+                )
+                self._signatures_of(app, build, answers[build.id], newest)
+
+    def _signatures_of(self, app: App, build: Build, pages: Sequence[Answer], newest: bool) -> None:
+        source = Source(self._account.name, app.id, build.id, "signatures")
+        origin = origin_of(build)
+        parsed = parse_signatures(page.document for page in pages)
+        problems = self._diagnostics.problems(*source[:2], origin.platform)
+        new = new_signatures(parsed.signatures, origin.version, problems) if newest else frozenset[str]()
+        of_build = {
+            problem: seen_in(problems.get(problem), origin.version)
+            for problem in problems_of(parsed.signatures).values()
+        }
+        room, top = self._room(source), self._settings.diagnostics.top_signatures
+        digest = self._digest(app, b"".join(page.body for page in pages), (room, top, origin, sorted(new)))
+        observed_at = _nanoseconds(pages[-1])
+        self._diagnostics.touch_problems(*source[:2], origin.platform, of_build, observed_at)
+        if self._is_unchanged(source, digest, pages[-1]):
+            return
+        self._store_gauges(
+            app,
+            source,
+            digest,
+            observed_at,
+            lambda at: convert_signatures(
+                parsed.signatures, origin, new=new, top=top, series_cap=room, observed_at=at
+            ),
+            signatures=parsed.signatures,
+        )
+        self._report.left_out += parsed.left_out
+
+    def logs(self, app: App, build: Build, signature: Known, answer: Answer) -> None:
+        """The logs of a signature: an event for each that is new, and its value for a histogram."""
+        source = Source(self._account.name, app.id, build.id, "signatures")
+        origin = origin_of(build)
+        parsed = self._parsed(app, parse_logs, answer)
+        problems = self._diagnostics.problems(*source[:2], origin.platform)
+        overview = self._overview(app)
+        place = (
+            next((top for top in overview.signatures if top.id == signature.id), None) if overview else None
+        )
+        context = Context(
+            signature=Signature(signature.id, signature.type, signature.text, signature.weight, None, ()),
+            origin=origin,
+            file=place.file if place else "",
+            line=place.line if place else None,
+            problems=problems,
+        )
+        observed_at = _nanoseconds(answer)
+        seen = self._diagnostics.seen(*source[:2])
+        converted = convert_logs(parsed.products, context, seen=seen, observed_at=observed_at)
+        events = self._events(app, converted.events)
+        self._diagnostics.store_logs(
+            source,
+            signature.id,
+            origin.platform,
+            observed_at,
+            events=events,
+            observations=converted.observations,
+            identities=converted.identities,
+            problems=converted.problems,
+        )
+        self._report.answers += 1
+        self._report.events += sum(body.points for body in events)
+        self._report.left_out += parsed.left_out + converted.left_out
+
+    def flush(self, app: App, at: float) -> None:
+        """What the logs of this poll (or of one that was killed) measured → histograms, one point a series.
+
+        One for all logs together: of several points of a series within a second Datadog keeps the last.
+
+        Args:
+            at: the time now, in seconds since the epoch.
+        """
+        rows = self._diagnostics.observations(self._account.name, app.id)
+        if not rows:
+            return
+        source = Source(self._account.name, app.id, "", "signatures")
+        with self._state.hold():
+            series_of = self._series_of(app)
+            before = self._windows(source, series_of)
+            wanted = diagnostic_distributions([observation for _, observation in rows])
+            kept, capped = self._below_cap(source, wanted, before)
+            now = int(at * _SECOND)
+            metrics, windows = chained(kept, before, now)
+            bodies = self._encoded(app, metrics)
+            self._diagnostics.flush(
+                *source[:2],
+                [row_id for row_id, _ in rows],
+                owed=bodies,
+                owed_at=next((window.ended_at for window in windows.values()), now),
+                windows={series_of + identity: window for identity, window in windows.items()},
+            )
+        self._report.distributions += sum(body.points for body in bodies)
+        self._report.capped += capped
+        self._report.left_out["series_cap"] += capped.total()
+
+    def _below_cap(
+        self, source: Source, wanted: Sequence[Distribution], before: Collection[bytes]
+    ) -> tuple[list[Distribution], Counter[str]]:
+        """Series that were there before, and as many new ones as the app's cap has room for."""
+        room = self._settings.limits.series_per_app - self._state.series_of_others(source) - len(before)
+        known = [item for item in wanted if item.identity in before]
+        new = sorted(
+            (item for item in wanted if item.identity not in before),
+            key=lambda item: (-sum(item.counts), item.name, sorted(item.attributes.items())),
+        )
+        beyond = new[max(0, room) :]
+        return known + new[: max(0, room)], Counter(item.name for item in beyond)
+
+    # What they have in common
+
+    def _store_gauges(
+        self,
+        app: App,
+        source: Source,
+        digest: bytes,
+        observed_at: int,
+        convert: Callable[[int], ConvertedGauges],
+        *,
+        document: bytes = b"",
+        signatures: Sequence[Signature] | None = None,
+    ) -> None:
+        def make(at: int) -> tuple[ConvertedGauges, list[Metric]]:
+            converted = convert(at)
+            return converted, converted.gauges
+
+        converted, gauges, observed_at = self._encoded_at(app, observed_at, make)
+        self._state.store(
+            source,
+            app.bundle_id,
+            digest,
+            observed_at,
+            converted.series.total(),
+            gauges=gauges,
+            document=document,
+            also=lambda execute: (
+                None if signatures is None else self._diagnostics.put_signatures(execute, source, signatures)
+            ),
+        )
+        self._count(app, source, gauges, converted.series, converted.left_out, converted.capped)
+
+    def _is_unchanged(self, source: Source, digest: bytes, answer: Answer) -> bool:
+        """Whether a source gave the same answer as the last time; it then is as fresh as this one."""
+        self._report.answers += 1
+        if self._state.digest(source) != digest:
+            return False
+        self._state.touch(source, _nanoseconds(answer))
+        self._report.unchanged += 1
+        return True
+
+    def _digest(self, app: App, body: bytes, made_with: object) -> bytes:
+        """Of an answer and of everything else that decides what becomes of it."""
+        text = repr((__version__, self._resource(app), made_with))
+        return hashlib.sha256(text.encode() + body).digest()
+
+    def _parsed(self, app: App, parse: Callable[[object], T], answer: Answer) -> T:
+        try:
+            return parse(answer.document)
+        except AppStoreError as error:
+            error.where = f"account {self._account.name}, {app.bundle_id}"
+            raise
+
+    def _encoded_at(
+        self, app: App, observed_at: int, make: Callable[[int], tuple[T, list[Metric]]]
+    ) -> tuple[T, list[Body], int]:
+        """What `make` makes for a time, its gauges encoded, and the time.
+
+        By a chance of 1 in 2^70 the bytes of the time stand somewhere else in a body, too; such a body could
+        not be re-dated, and everything is made anew for the next nanosecond.
+        """
+        while True:
+            made, metrics = make(observed_at)
+            bodies = self._encoded(app, metrics)
+            if all(can_be_restamped(body, observed_at) for body in bodies):
+                return made, bodies, observed_at
+            observed_at += 1
+
+    def _encoded(self, app: App, metrics: Sequence[Metric]) -> list[Body]:
+        return encode(Resource(self._resource(app)), SCOPE, metrics)
+
+    def _events(self, app: App, records: Sequence[LogRecord]) -> list[Body]:
+        if not (records and self._collect.events):
+            return []
+        return encode_events(Resource(self._resource(app)), SCOPE, records)
+
+    def _windows(self, source: Source, series_of: bytes) -> dict[bytes, Any]:
+        """The windows of the distributions of this resource, by the distributions' identity."""
+        return {
+            series.removeprefix(series_of): window
+            for series, window in self._state.windows(*source[:2], source.kind).items()
+            if series.startswith(series_of)
+        }
+
+    def _series_of(self, app: App) -> bytes:
+        """What stands before the identity of a distribution: another resource makes other series."""
+        return hashlib.sha256(repr(self._resource(app)).encode()).digest()[:8]
+
+    def _room(self, source: Source) -> int:
+        """How many series a source may make, beside the others of the app."""
+        return max(0, self._settings.limits.series_per_app - self._state.series_of_others(source))
+
+    def _keep_below_cap(self, source: Source) -> None:
+        """Should the app's own series have grown, its others go until they are asked for anew."""
+        total = self._state.series_of_others(source) + self._state.series(source)
+        if not source.build_id and total > self._settings.limits.series_per_app:
+            self._state.keep_only(
+                lambda answered: answered.source[:2] != source[:2] or answered.source == source
+            )
+
+    def _count(
+        self,
+        app: App,
+        source: Source,
+        gauges: Sequence[Body],
+        series: Counter[str],
+        left_out: Counter[str],
+        capped: Counter[str],
+    ) -> None:
+        report = self._report
+        report.points += sum(body.points for body in gauges)
+        report.series += series
+        report.series_by_app[app.bundle_id] += series.total()
+        report.left_out += left_out
+        report.capped += capped
+        if capped:
+            self._log.warning(
+                "cycle.series_cap_reached",
+                account=source.account,
+                app=app.bundle_id,
+                build=source.build_id or None,
+                cap=self._settings.limits.series_per_app,
+                setting="limits.series_per_app",
+                left_out=capped.total(),
+                most=dict(capped.most_common(5)),
+            )
+
+    def _resource(self, app: App) -> dict[str, str]:
+        attributes = {
+            "service.name": self._account.apps.service_name(app.bundle_id, app.id),
+            "appstore.app.id": app.id,
+            "appstore.app.name": clean_text(app.name),
+            "appstore.account": self._account.name,
+            "deployment.environment.name": self._account.environment,
+        }
+        return {key: value for key, value in attributes.items() if value}
+
+
+def origin_of(build: Build) -> Origin:
+    """A build as diagnostics bear it."""
+    return Origin(build.version, build.number, platform_name(build.platform))
+
+
+def _nanoseconds(answer: Answer) -> int:
+    return int(answer.received_at * _SECOND)

@@ -1,0 +1,265 @@
+"""What is remembered of diagnostics, in the state file.
+
+build         the builds whose diagnostics are collected, in the order of discovery
+signature     their signatures, with the weight that each had when its logs were downloaded
+log           the identities of the logs that were counted and sent
+problem       in which versions of a platform a problem was seen first and last
+observation   values out of logs that wait to become histograms at the end of the poll
+
+A log's identity is forgotten 90 days after the log was last seen, but never while its build is collected: as
+long as Apple may hand it over again. A problem is forgotten 180 days after it was last seen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
+
+from exporter.appstore.jsonapi import Build
+from exporter.appstore.payloads.diagnostics import Signature
+from exporter.convert.diagnostics import Observation, Versions
+from exporter.convert.distributions import Window
+from exporter.otlp.encode import Body
+from exporter.state.state import Execute, Source, State, owe, remember_windows
+
+_DAY = 24 * 3600 * 10**9
+_FORGET_LOGS = 90 * _DAY
+_FORGET_PROBLEMS = 180 * _DAY
+_APP = "(account, app_id) = (?, ?)"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A signature of a build; `pending` while its logs have to be downloaded, being new or of new weight."""
+
+    build_id: str
+    id: str
+    type: str
+    text: str
+    weight: float | None
+    pending: bool
+
+
+class Diagnostics:
+    """The part of the state file that is about diagnostics; every method is of one account and app."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    # Builds
+
+    def builds(self, account: str, app_id: str) -> list[Build]:
+        """The builds whose diagnostics are collected, as they were discovered."""
+        rows = self._state._rows(f"SELECT record FROM build WHERE {_APP} ORDER BY place", account, app_id)  # noqa: S608
+        return [Build(*json.loads(record)) for (record,) in rows]
+
+    def hold_builds(self, account: str, app_id: str, builds: Sequence[Build]) -> None:
+        """Collect the diagnostics of these builds and of no other; nothing is kept of the others' gauges."""
+        held = {build.id for build in builds}
+        self._state.keep_only(
+            lambda answered: (
+                answered.source[:2] != (account, app_id)
+                or answered.source.kind != "signatures"
+                or answered.source.build_id in held
+            )
+        )
+        with self._state._transaction() as execute:
+            execute(f"DELETE FROM build WHERE {_APP}", account, app_id)  # noqa: S608
+            for place, build in enumerate(builds):
+                record = json.dumps(astuple(build))
+                execute("INSERT INTO build VALUES (?, ?, ?, ?, ?)", account, app_id, build.id, place, record)
+            execute(
+                f"DELETE FROM signature WHERE {_APP}"  # noqa: S608
+                " AND build_id NOT IN (SELECT id FROM build WHERE (account, app_id) = (?, ?))",
+                account,
+                app_id,
+                account,
+                app_id,
+            )
+
+    # Signatures
+
+    def signatures(self, account: str, app_id: str) -> list[Known]:
+        """The signatures of all builds."""
+        rows = self._state._rows(
+            "SELECT build_id, id, type, text, weight, NOT logged OR logged_weight IS NOT weight"
+            " FROM signature WHERE (account, app_id) = (?, ?)",
+            account,
+            app_id,
+        )
+        return [
+            Known(build_id, signature_id, kind, text, weight, bool(pending))
+            for build_id, signature_id, kind, text, weight, pending in rows
+        ]
+
+    def put_signatures(self, execute: Execute, source: Source, signatures: Iterable[Signature]) -> None:
+        """A build's signatures as they are now, in the transaction of their gauges."""
+        build = source[:3]
+        before = {
+            row[0]: row[1:]
+            for row in execute(
+                "SELECT id, logged, logged_weight FROM signature"
+                " WHERE (account, app_id, build_id) = (?, ?, ?)",
+                *build,
+            )
+        }
+        execute("DELETE FROM signature WHERE (account, app_id, build_id) = (?, ?, ?)", *build)
+        for item in signatures:
+            logged = before.get(item.id, (0, None))
+            execute(
+                "INSERT INTO signature VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                *build,
+                item.id,
+                item.type,
+                item.text,
+                item.weight,
+                *logged,
+            )
+
+    # Problems
+
+    def problems(self, account: str, app_id: str, platform: str) -> dict[str, Versions]:
+        """In which versions each problem was seen first and last."""
+        rows = self._state._rows(
+            "SELECT problem, first_version, last_version FROM problem"
+            " WHERE (account, app_id, platform) = (?, ?, ?)",
+            account,
+            app_id,
+            platform,
+        )
+        return {problem: Versions(first, last) for problem, first, last in rows}
+
+    def touch_problems(
+        self, account: str, app_id: str, platform: str, problems: Mapping[str, Versions], at: int
+    ) -> None:
+        """Problems seen now, in a transaction of their own."""
+        with self._state._transaction() as execute:
+            self._put_problems(execute, account, app_id, platform, problems, at)
+
+    def _put_problems(
+        self,
+        execute: Execute,
+        account: str,
+        app_id: str,
+        platform: str,
+        problems: Mapping[str, Versions],
+        at: int,
+    ) -> None:
+        """Problems seen now, with the versions known by now; those long unseen are forgotten."""
+        for problem, versions in problems.items():
+            execute(
+                "INSERT OR REPLACE INTO problem VALUES (?, ?, ?, ?, ?, ?, ?)",
+                account,
+                app_id,
+                platform,
+                problem,
+                *versions,
+                at,
+            )
+        execute(f"DELETE FROM problem WHERE {_APP} AND seen_at < ?", account, app_id, at - _FORGET_PROBLEMS)  # noqa: S608
+
+    # Logs
+
+    def seen(self, account: str, app_id: str) -> set[bytes]:
+        """The identities of the logs that were counted and sent."""
+        rows = self._state._rows(f"SELECT identity FROM log WHERE {_APP}", account, app_id)  # noqa: S608
+        return {bytes(identity) for (identity,) in rows}
+
+    def store_logs(
+        self,
+        source: Source,
+        signature_id: str,
+        platform: str,
+        observed_at: int,
+        *,
+        events: Iterable[Body],
+        observations: Iterable[Observation],
+        identities: Iterable[bytes],
+        problems: Mapping[str, Versions],
+    ) -> None:
+        """All that the logs of a signature bring, in one transaction; `source` is its build's signatures.
+
+        Args:
+            events: dated `observed_at`.
+            observations: wait for `flush`.
+            identities: of all logs in the answer, new or not.
+            problems: what the logs are about.
+        """
+        account, app_id, build_id = source[:3]
+        with self._state._transaction() as execute:
+            owe(execute, account, app_id, events, observed_at)
+            for item in observations:
+                execute(
+                    "INSERT INTO observation (account, app_id, metric, attributes, value)"
+                    " VALUES (?, ?, ?, ?, ?)",
+                    account,
+                    app_id,
+                    item.metric,
+                    json.dumps(item.attributes),
+                    item.value,
+                )
+            for identity in identities:
+                execute(
+                    "INSERT OR REPLACE INTO log VALUES (?, ?, ?, ?, ?)",
+                    account,
+                    app_id,
+                    identity,
+                    build_id,
+                    observed_at,
+                )
+            self._put_problems(execute, account, app_id, platform, problems, observed_at)
+            self._set_logged(execute, account, app_id, signature_id)
+            execute(
+                f"DELETE FROM log WHERE {_APP} AND seen_at < ?"  # noqa: S608
+                " AND build_id NOT IN (SELECT id FROM build WHERE (account, app_id) = (?, ?))",
+                account,
+                app_id,
+                observed_at - _FORGET_LOGS,
+                account,
+                app_id,
+            )
+
+    def no_logs(self, account: str, app_id: str, signature_id: str) -> None:
+        """A signature has no logs, or none any more: it is asked for them again when its weight changes."""
+        with self._state._transaction() as execute:
+            self._set_logged(execute, account, app_id, signature_id)
+
+    def _set_logged(self, execute: Execute, account: str, app_id: str, signature_id: str) -> None:
+        execute(
+            "UPDATE signature SET logged = 1, logged_weight = weight WHERE (account, app_id, id) = (?, ?, ?)",
+            account,
+            app_id,
+            signature_id,
+        )
+
+    # Observations
+
+    def observations(self, account: str, app_id: str) -> list[tuple[int, Observation]]:
+        """The values that wait to become histograms, with the numbers of their rows."""
+        rows = self._state._rows(
+            f"SELECT id, metric, attributes, value FROM observation WHERE {_APP} ORDER BY id",  # noqa: S608
+            account,
+            app_id,
+        )
+        return [
+            (row_id, Observation(metric, tuple((key, text) for key, text in json.loads(attributes)), value))
+            for row_id, metric, attributes, value in rows
+        ]
+
+    def flush(
+        self,
+        account: str,
+        app_id: str,
+        rows: Iterable[int],
+        *,
+        owed: Iterable[Body],
+        owed_at: int,
+        windows: Mapping[bytes, Window],
+    ) -> None:
+        """These observations have become the histograms in `owed`, whose windows end at `owed_at`."""
+        with self._state._transaction() as execute:
+            owe(execute, account, app_id, owed, owed_at)
+            remember_windows(execute, Source(account, app_id, "", "signatures"), windows, (), owed_at)
+            for row_id in rows:
+                execute("DELETE FROM observation WHERE id = ?", row_id)
