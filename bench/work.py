@@ -42,7 +42,7 @@ def plain(apps: int) -> tuple[int, float]:
 def poll(apps: int) -> tuple[int, float]:
     """Payload → gzipped OTLP, gauges and distributions."""
     from exporter.convert.distributions import owed
-    from exporter.cycle import SCOPE
+    from exporter.intake import SCOPE
     from exporter.otlp.encode import encode
 
     sink, points, seconds = gzip_sink(), 0, 0.0
@@ -93,7 +93,7 @@ def app_resource(app: int) -> Resource:
 def fill(state: Any, apps: int) -> tuple[int, float]:
     """Stores what a poll of so many apps brings."""
     from exporter.convert.distributions import owed
-    from exporter.cycle import SCOPE
+    from exporter.intake import SCOPE
     from exporter.otlp.encode import encode
     from exporter.state import Source
 

@@ -6,6 +6,7 @@ option they name exists.
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 import click
 
 from exporter import cli
-from exporter.convert import catalogue
+from exporter.convert import catalogue, comparison
 from exporter.convert.distributions import BOUNDS
 from exporter.settings import Settings, json_schema
 
@@ -62,19 +63,27 @@ def metrics_page() -> Iterator[str]:
     yield "# Metrics\n\n"
     yield (
         "What leaves the exporter, as OTLP names it. All metrics of Apple's are gauges, re-sent at each "
-        "heartbeat; `….by_device` are explicit-bucket delta histograms, sent when they change. Apple dates "
-        "nothing: a point bears the time at which the answer arrived, then the time of the heartbeat.\n\n"
+        "heartbeat; histograms are explicit-bucket and delta: `….by_device` are sent when they change, those "
+        "of diagnostics when there is a new log. Apple dates nothing: a point bears the time at which the "
+        "answer arrived, then the time of the heartbeat.\n\n"
+        "[Apple's metrics](#apples-metrics) · [Companions](#companions) · "
+        "[The newest version against those before](#the-newest-version-against-those-before) · "
+        "[Insights](#insights) · [Diagnostics](#diagnostics) · [Events](#events) · "
+        "[Attributes](#attributes) · [How many series](#how-many-series) · "
+        "[What is left out](#what-is-left-out-and-why) · "
+        "[The exporter's own metrics](#the-exporters-own-metrics)\n\n"
         "A metric or category of Apple's that is not listed is carried through by the same rule of naming: "
         "`appstore.` + the category in lower case + `.` + the identifier in snake case, a leading word that "
         "repeats the category dropped. So are those of STORAGE, whose names Apple has not documented yet."
         "\n\n## Apple's metrics\n\n"
     )
     yield table(
-        ("Metric", "Unit", "Apple's name", "What it measures"),
+        ("Metric", "Unit", "Worse is", "Apple's name", "What it measures"),
         [
             (
                 f"`{metric.name}`",
                 f"`{metric.unit}`",
+                metric.worse,
                 f"{metric.category}/{metric.identifier}",
                 metric.description,
             )
@@ -105,6 +114,8 @@ def metrics_page() -> Iterator[str]:
         ("Unit", "Upper bounds"),
         [(f"`{unit}`", ", ".join(f"{bound:g}" for bound in bounds)) for unit, bounds in BOUNDS.items()],
     )
+    yield from _comparison()
+    yield from _findings()
     yield "\n## Attributes\n\nOn each point, where they exist; never empty, at most 200 characters:\n\n"
     yield table(("Attribute", "What it says"), [(f"`{k}`", v) for k, v in catalogue.ATTRIBUTES.items()])
     yield "\nOn the resource; nothing random, no host:\n\n"
@@ -118,13 +129,17 @@ def metrics_page() -> Iterator[str]:
         "`collect.detail` decides: `aggregate` sends device families only; `standard` families for every "
         "version, device models for the newest two versions of a platform, companions on families only; "
         "`full` everything. `limits.series_per_app` is a hard cap on top. What is kept longest, the same at "
-        "each poll: values of families, their goals and goal bands, distributions, margins of families, "
-        "values of models, breakdowns, companions of models; within each, newer versions first, then newer "
-        "device models. Per-build metrics get what the app's own leave. `perfpower-exporter check` shows the "
-        "count before anything is sent.\n\n"
-        "Most of what `aggregate` still sends are families times eight versions, and the distributions. To "
-        "pay less, choose fewer metrics (`collect.categories`) or families (`collect.devices: "
-        "[all_iphones]`, which takes away models and with them the distributions).\n\n"
+        "each poll: values of families, their `….regressed`, their `….delta`, their goals, goal bands and "
+        "`….goal_ratio`, distributions, margins of families, values of models, breakdowns, `….regressed` of "
+        "models, their other companions; within each, newer versions first, then newer device models. The "
+        "flags of one metric, device and percentile stand together, the oldest version's first: the cap "
+        "takes the 1 of the newest version before it takes the zeros that end the alerts on earlier ones. "
+        "What it cuts raises no alert, so heed `cycle.series_cap_reached` in the log.\n\n"
+        "Per-build metrics get what the app's own leave. `perfpower-exporter check` shows the count before "
+        "anything is sent.\n\n"
+        "Most of what `aggregate` still sends are families times eight versions, each a value and a flag, "
+        "and the distributions. To pay less, choose fewer metrics (`collect.categories`) or families "
+        "(`collect.devices: [all_iphones]`, which takes away models and with them the distributions).\n\n"
         "## What is left out, and why\n\n"
         "Counted in `appstore.exporter.points.left_out` by `reason`, and in the log of each poll:\n\n"
     )
@@ -132,19 +147,51 @@ def metrics_page() -> Iterator[str]:
     yield (
         "\n## The exporter's own metrics\n\n`service.name` is `perfpower-exporter`. Counters are delta.\n\n"
     )
-    yield table(
-        ("Metric", "Kind", "Unit", "What it says", "Attributes"),
-        [
-            (
-                f"`{own.name}`",
-                own.instrument,
-                f"`{own.unit}`",
-                own.description,
-                ", ".join(f"`{name}`" for name in own.attributes),
-            )
-            for own in catalogue.OWN_METRICS
-        ],
+    yield table(*_fixed(catalogue.OWN_METRICS))
+
+
+def _comparison() -> Iterator[str]:
+    """The rules are the docstring of the module that follows them."""
+    rules = (inspect.getdoc(comparison) or "").partition("\n\n")[2]
+    yield f"\n## The newest version against those before\n\n{rules}\n\n"
+    yield (
+        "`….goal_ratio` compares with Apple's recommended goal instead: 1.2 is a fifth above it. The answer "
+        "of a build holds one version, so per-build metrics have a ratio, and neither delta nor flag.\n"
     )
+
+
+def _findings() -> Iterator[str]:
+    """Insights, diagnostics, and the events of both."""
+    yield (
+        "\n## Insights\n\nWhat Apple itself remarks: regressions and upward trends, found by rules that it "
+        "does not publish. The delta is Apple's number. A series that Apple no longer reports bears 0 until "
+        "its version leaves the answer, so an alert on it ends by data. Apple names no platform; it is that "
+        "of the data the insight is about, else that of the device's family.\n\n"
+    )
+    yield table(*_fixed(catalogue.INSIGHT_METRICS))
+    yield (
+        "\n## Diagnostics\n\nThe call patterns behind hangs, slow launches and disk writes, and the logs "
+        "that Apple collected of them.\n\n"
+    )
+    yield table(*_fixed(catalogue.DIAGNOSTIC_METRICS))
+    yield "\n## Events\n\nOTLP log records with an `event_name`, each sent once.\n"
+    for event in catalogue.EVENTS:
+        yield f"\n### `{event.name}`\n\n{event.description}.\n\n"
+        yield table(("Attribute", "What it says"), [(f"`{k}`", v) for k, v in event.attributes.items()])
+
+
+def _fixed(metrics: tuple[catalogue.FixedMetric, ...]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Heading and rows of a table of metrics."""
+    return ("Metric", "Kind", "Unit", "What it says", "Attributes"), [
+        (
+            f"`{metric.name}`",
+            metric.instrument,
+            f"`{metric.unit}`",
+            metric.description,
+            ", ".join(f"`{name}`" for name in metric.attributes),
+        )
+        for metric in metrics
+    ]
 
 
 def configuration_page() -> Iterator[str]:

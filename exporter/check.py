@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,13 +15,14 @@ from typing import Any
 
 from exporter.appstore.plan import Step
 from exporter.otlp.encode import Body
-from exporter.otlp.sink import Outcome, Sink
+from exporter.otlp.sink import NO_EVENTS, Outcome, Sink
 from exporter.report import CycleReport
 from exporter.service import Exporter
 from exporter.settings import Account, Settings
 from exporter.state import State, recent_requests, unreadable
 
 _NOTHING = Body(b"", 0)  # an ExportMetricsServiceRequest without metrics: valid, and it adds nothing
+_NO_EVENT = Body(b"", 0, "logs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +83,14 @@ def check(settings: Settings, sink: Sink, log: Any) -> Iterator[Finding]:
     """Look at everything that a run needs, in the order in which it would fail.
 
     Asks App Store Connect what a poll would ask but for the logs, to see with which series it would end;
-    sends the endpoint an empty request.
+    sends the endpoint an empty request, and one for events if they are collected.
     """
     accounts = ", ".join(account.name for account in settings.accounts)
     yield Finding(True, f"configuration: {len(settings.accounts)} account(s): {accounts}")
     yield _state(settings.state.path)
     yield _endpoint(settings, sink)
+    if settings.collect.events and settings.otlp.protocol not in ("console", "file"):
+        yield _endpoint_for_events(settings, sink)
     diagnostics = settings.diagnostics.model_copy(update={"logs": False})  # a request for each signature
     exporter = rehearse(settings.model_copy(update={"diagnostics": diagnostics}), sink, log)
     with closing(exporter.state), closing(exporter):
@@ -171,3 +175,12 @@ def _endpoint(settings: Settings, sink: Sink) -> Finding:
         return Finding(True, f"endpoint: {where}")
     remedy = "Is the Collector running, and otlp.endpoint right?"
     return Finding(False, f"endpoint: {where}: {reply.message}. {remedy}")
+
+
+def _endpoint_for_events(settings: Settings, sink: Sink) -> Finding:
+    where = re.sub(r"[?#].*", "", settings.otlp.logs_url)  # a query may hold a token
+    reply = sink.send(_NO_EVENT)
+    if reply.outcome is Outcome.ACCEPTED:
+        return Finding(True, f"endpoint for events: {where}")
+    remedy = f"; {NO_EVENTS}" if reply.outcome is Outcome.REFUSED else ""
+    return Finding(False, f"endpoint for events: {where}: {reply.message}{remedy}")

@@ -44,6 +44,8 @@ class Cycle:
 
     Args:
         clock: epoch seconds.
+        metrics_stored: told when the metrics of all apps are stored, while signatures and logs, which take
+            a request each, are still to come.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Cycle:
         *,
         clock: Callable[[], float] = time.time,
         log: Any,
+        metrics_stored: Callable[[], None] = lambda: None,
     ) -> None:
         self._account = account
         self._settings = settings
@@ -65,6 +68,7 @@ class Cycle:
         self._diagnostics = Diagnostics(state)
         self._clock = clock
         self._log = log
+        self._metrics_stored = metrics_stored
 
     def poll(self) -> CycleReport:
         """Ask for everything that is wanted and affordable, and store what came.
@@ -171,8 +175,11 @@ class Cycle:
             for step in known
             if step.what in ("metrics", "overview", "builds") or is_overdue(past.get(step.key, NOTHING), now)
         )
-        unavailable = 0
+        unavailable, before = 0, ""
         while (step := agenda.pop()) is not None:
+            if before == "metrics" != step.what:
+                self._metrics_stored()
+            before = step.what
             if step.cost > self._quota.allowance(self._clock()):
                 self._defer([step, *agenda.rest()], report)
                 return

@@ -92,12 +92,14 @@ class Narrator:
                 self._say(
                     "polled",
                     "{apps} apps, requests: {requests}; {unchanged} of {answers} answers as before; "
-                    "new gauge points: {points}, changed distributions: {distributions}",
+                    "new gauge points: {points}, changed distributions: {distributions}, events: {events}",
                     fields,
                 )
             case "delivery":
                 self._say(
-                    "delivered", "{accepted} points, requests: {requests}; items still owed: {owed}", fields
+                    "delivered",
+                    "{accepted} points, {events} events, requests: {requests}; items still owed: {owed}",
+                    fields,
                 )
                 if fields["accepted"] and not self._told_examples:
                     self._tell_examples()

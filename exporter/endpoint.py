@@ -28,10 +28,16 @@ def open_sink(otlp: Otlp) -> Sink:
     if otlp.protocol == "file":
         return FileSink(otlp.file)
     if otlp.protocol == "grpc":
-        target, tls = _grpc_target(otlp)
-        return GrpcSink(target, headers=headers, compress=compress, timeout=otlp.timeout, tls=tls)
+        target, tls = _grpc_target(otlp, otlp.metrics_url)
+        logs = _grpc_target(otlp, otlp.logs_url) if otlp.logs_url != otlp.metrics_url else None
+        return GrpcSink(target, headers=headers, compress=compress, timeout=otlp.timeout, tls=tls, logs=logs)
     return HttpSink(
-        otlp.metrics_url, headers=headers, compress=compress, timeout=otlp.timeout, tls=_tls(otlp)
+        otlp.metrics_url,
+        logs_url=otlp.logs_url,
+        headers=headers,
+        compress=compress,
+        timeout=otlp.timeout,
+        tls=_tls(otlp),
     )
 
 
@@ -75,7 +81,7 @@ def _sdk_grpc_exporter(otlp: Otlp, timeout: float) -> MetricExporter:
     import grpc
     from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 
-    target, tls = _grpc_target(otlp)
+    target, tls = _grpc_target(otlp, otlp.metrics_url)
     return OTLPMetricExporter(
         endpoint=target,
         insecure=tls is None,
@@ -87,9 +93,8 @@ def _sdk_grpc_exporter(otlp: Otlp, timeout: float) -> MetricExporter:
     )
 
 
-def _grpc_target(otlp: Otlp) -> tuple[str, Tls | None]:
+def _grpc_target(otlp: Otlp, address: str) -> tuple[str, Tls | None]:
     """host:port, and TLS unless the scheme is http, or there is none and `insecure` is set."""
-    address = otlp.metrics_url
     if address.startswith(("http://", "https://")):
         url = urlsplit(address)
         return url.netloc, _tls(otlp) if url.scheme == "https" else None

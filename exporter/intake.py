@@ -71,7 +71,7 @@ class Intake:
         """The metrics of an app with Apple's insights on them, or the metrics of one of its builds."""
         source = Source(self._account.name, app.id, build.id if build else "")
         number = build.number if build else ""
-        room = self._room(source) if build else self._settings.limits.series_per_app
+        room = self._room(source) if build else self._room_for_metrics()
         selection = Selection(self._collect.detail, self._collect.categories, self._collect.devices)
         least = self._settings.regression.min_change
         overview = None if build else self._overview(app)
@@ -363,6 +363,14 @@ class Intake:
     def _room(self, source: Source) -> int:
         """How many series a source may make, beside the others of the app."""
         return max(0, self._settings.limits.series_per_app - self._state.series_of_others(source))
+
+    def _room_for_metrics(self) -> int:
+        """All of the cap, but for the quarter that is kept for diagnostics.
+
+        One metric more on every device model must not leave the hangs without their signatures.
+        """
+        cap = self._settings.limits.series_per_app
+        return cap - cap // 4 if self._settings.diagnostics.versions else cap
 
     def _keep_below_cap(self, source: Source) -> None:
         """Should the app's own series have grown, its others go until they are asked for anew."""

@@ -58,6 +58,8 @@ class SelfMetrics:
         self._deferred = self._counter("deferred")
         self._sent = self._counter("points.sent")
         self._rejected = self._counter("points.rejected")
+        self._events_sent = self._counter("events.sent")
+        self._events_rejected = self._counter("events.rejected")
         self._left_out = self._counter("points.left_out")
         for name, callback in observe.items():
             self._gauge(name, callback)
@@ -87,6 +89,8 @@ class SelfMetrics:
         """A pass over what is to be sent has ended."""
         self._sent.add(delivery.accepted)
         self._rejected.add(delivery.rejected + delivery.given_up)
+        self._events_sent.add(delivery.events_accepted)
+        self._events_rejected.add(delivery.events_rejected)
         if not delivery.complete:
             self._failures.add(1, {"reason": "delivery"})
 

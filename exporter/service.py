@@ -82,6 +82,7 @@ class Exporter:
         self._cycles = {account.name: self._cycle(account) for account in settings.accounts}
         self._deliverer = Deliverer(state, sink, clock=clock, sleep=self._stop.wait, log=log)
         self._sink = sink
+        self.metrics_stored: Callable[[], None] = lambda: None  # `run` sends them while the poll goes on
         self._metrics = SelfMetrics(
             open_sdk_exporter(settings.otlp) if own_metrics else None,
             settings.schedule.heartbeat,
@@ -181,7 +182,16 @@ class Exporter:
             sleep=self._sleep,
         )
         self.clients[account.name] = client
-        return Cycle(account, self.settings, client, quota, self.state, clock=self._clock, log=self._log)
+        return Cycle(
+            account,
+            self.settings,
+            client,
+            quota,
+            self.state,
+            clock=self._clock,
+            log=self._log,
+            metrics_stored=lambda: self.metrics_stored(),
+        )
 
     def _observe(self, account: str, sent: Sent) -> None:
         self._metrics.request(account, sent.endpoint, sent.status)
@@ -245,6 +255,8 @@ class Exporter:
             accepted=delivery.accepted,
             rejected=delivery.rejected,
             given_up=delivery.given_up,
+            events=delivery.events_accepted,
+            events_rejected=delivery.events_rejected or None,
             owed=delivery.owed,
             requests=delivery.requests,
             endpoint=self.settings.otlp.destination if delivery.problem else None,
@@ -273,6 +285,8 @@ def run(exporter: Exporter, stop: threading.Event, log: Any) -> None:
     scheduler = _scheduler(exporter)
     try:
         scheduler.start()
+        heartbeat = scheduler.get_job("heartbeat")
+        exporter.metrics_stored = lambda: heartbeat.modify(next_run_time=datetime.now(UTC))
         for account in settings.accounts:
             next_poll = scheduler.get_job(f"poll {account.name}").next_run_time
             log.info("scheduled", account=account.name, next_poll=next_poll.isoformat(timespec="seconds"))

@@ -115,8 +115,11 @@ def turn(step: Step, past: Mapping[Key, Past], now: float) -> tuple[object, ...]
 
 
 def is_overdue(past: Past, now: float) -> bool:
-    """Whether something has waited for so long that it goes first."""
-    return past.waits_since is not None and now - past.waits_since > LONGEST_WAIT
+    """Whether something has waited for so long that it goes first.
+
+    Also what waits since a time to come: the clock went back, and nobody knows for how long it has waited.
+    """
+    return past.waits_since is not None and not 0 <= now - past.waits_since <= LONGEST_WAIT
 
 
 def is_offered(past: Past, now: float) -> bool:

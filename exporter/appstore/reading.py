@@ -127,20 +127,15 @@ def loads_deep(body: bytes) -> object:
     """Return what `json.loads(body, parse_int=float)` would if it knew no depth, in several times its time.
 
     These are dicts, lists, strings, floats, booleans and None, at most 50,000 levels of them. The text has to
-    be UTF-8 without a byte order mark; NaN and Infinity, which JSON does not have, are refused.
+    be UTF-8 without a byte order mark. NaN and Infinity, which JSON does not have, are refused, and so is an
+    exponent of more than 18 digits. Half a surrogate pair may become a question mark.
 
     Raises:
         ValueError: it is not JSON.
         BadAnswer: it is nested too deep.
         httpx.RemoteProtocolError: it is an object that was cut off.
     """
-    try:
-        return _grown(body)
-    except ValueError:
-        tamed = _STRING_OR_NUMBER.sub(_tame, body)
-        if tamed == body:
-            raise
-    return _grown(tamed)
+    return _grown(_tamed(body))
 
 
 def _collect(response: httpx.Response, body: bytearray, limit: int, deadline: Deadline) -> None:
@@ -225,6 +220,7 @@ def _grown(body: bytes) -> object:
             tree.grow(events)
         at_end = True
         parser.close()
+        tree.grow(events)
     except (ijson.JSONError, ValueError, ArithmeticError) as error:
         tree.grow(events)
         if not tree.complete and _is_cut_off(body, at_end=at_end):
@@ -290,12 +286,27 @@ def _float(number: int | Decimal) -> float:
         return inf if number > 0 else -inf
 
 
-def _tame(token: re.Match[bytes]) -> bytes:
-    """Return a string as it is, and a long number as the float it comes to.
+def _tamed(body: bytes) -> bytes:
+    """Return the document with floats in place of integers that may be too long for int().
 
-    Python makes no int of more than 4300 digits, and no Decimal of an exponent of more than 18.
+    Python's limit is 640 digits or more; so many in a row cover one of the parts looked at.
     """
+    if any(body[start : start + 320].isdigit() for start in range(0, len(body), 320)):
+        return _STRING_OR_NUMBER.sub(_tame, body)
+    return body
+
+
+def _tame(token: re.Match[bytes]) -> bytes:
     text = token[0]
-    if len(text) < 17 or text.startswith(b'"'):
+    if len(text) <= 320 or text.startswith(b'"'):
         return text
     return repr(float(text)).replace("inf", "1e999").encode()
+
+
+def _not_json(received: Received) -> BadAnswer:
+    content_type = printable(received.response.headers.get("Content-Type", ""), 80) or "missing"
+    beginning = printable(received.body[:1000].decode("utf-8", "replace"), 80)
+    return BadAnswer(
+        "the answer is not a JSON object of App Store Connect",
+        remedy=f"Its content type is {content_type}, and it begins with “{beginning}”. {NOT_APPLE}",
+    )

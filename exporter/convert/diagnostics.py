@@ -38,6 +38,7 @@ from exporter.convert.distributions import BOUNDS, Distribution, distribution
 from exporter.convert.metrics import version_key
 
 _LONGEST_SIGNATURE = 120
+_MOST_BYTES = 2.0**63
 _LONGEST_REMARK = 1000  # Apple's sentences on a log are meant to be read whole
 _HISTOGRAMS = {"DISK_WRITES": DISK_WRITES, "HANGS": HANG_DURATION, "LAUNCHES": LAUNCH_DURATION}
 _WORDS = {"DISK_WRITES": "Disk writes", "HANGS": "Hang", "LAUNCHES": "Slow launch"}
@@ -330,15 +331,16 @@ def _add_log(
         converted.observations.append(
             Observation(_HISTOGRAMS[kind].name, tuple(attributes.items()), quantity)
         )
-    elif kind in _HISTOGRAMS:
-        converted.left_out["no_quantity"] += 1
-    fingerprint = stacks.fingerprint(kind, log.stacks, context.signature.text)
+    else:
+        converted.left_out["no_quantity" if kind in _HISTOGRAMS else "unknown_type"] += 1
+    name = context.signature.text or context.signature.id
+    fingerprint = stacks.fingerprint(kind, log.stacks, name)
     known = converted.problems.get(fingerprint) or context.problems.get(fingerprint)
-    converted.problems[fingerprint] = versions = seen_in(known, version)
-    problem = context.problems.get(stacks.problem(kind, context.signature.text or context.signature.id))
-    first = versions.first if problem is None else seen_in(problem, versions.first).first
-    last = versions.last if problem is None else seen_in(problem, versions.last).last
-    new = first == version and knows_earlier(context.problems, version)
+    versions = seen_in(known, version)
+    if of_signature := context.problems.get(stacks.problem(kind, name)):
+        versions = seen_in(seen_in(versions, of_signature.first), of_signature.last)
+    converted.problems[fingerprint] = versions
+    new = versions.first == version and knows_earlier(context.problems, version)
     frame = stacks.blamed_frame(log.stacks)
     file, line = (frame.file, frame.line) if frame and frame.file else (context.file, context.line)
     attributes_of_event: dict[str, AnyValue] = {
@@ -353,14 +355,14 @@ def _add_log(
         "architecture": log.architecture,
         "appstore.diagnostic.weight": context.signature.weight,
         "appstore.diagnostic.fingerprint": fingerprint,
-        "appstore.diagnostic.first_seen_version": first,
-        "appstore.diagnostic.last_seen_version": last,
+        "appstore.diagnostic.first_seen_version": versions.first,
+        "appstore.diagnostic.last_seen_version": versions.last,
         "appstore.diagnostic.new": new,
         "appstore.diagnostic.event": log.event,
         "appstore.diagnostic.detail": log.detail,
-        "appstore.diagnostic.bytes_written": int(quantity or 0)
-        if kind == "DISK_WRITES" and quantity is not None
-        else None,
+        "appstore.diagnostic.bytes_written": None
+        if kind != "DISK_WRITES" or quantity is None
+        else round(quantity),  # 2.01 MB are 2009999.9… in doubles
         "appstore.diagnostic.duration": None if kind == "DISK_WRITES" else quantity,
         "appstore.diagnostic.insight": _shortened(
             " ".join(dict.fromkeys(insight.text for insight in insights if insight.text)), _LONGEST_REMARK
@@ -388,10 +390,13 @@ def _add_log(
 
 
 def _quantity(kind: str, log: Log) -> float | None:
-    """Bytes written, or seconds, as Apple's words tell them; None where they do not."""
+    """Bytes written, or seconds, as Apple's words tell them; None where they do not.
+
+    More bytes than OTLP's integers go to are none that anybody wrote.
+    """
     if kind == "DISK_WRITES":
-        written = quantities.size_in(log.writes_caused)
-        return quantities.size_in(log.detail) if written is None else written
+        sizes = map(quantities.size_in, (log.writes_caused, log.detail))
+        return next((size for size in sizes if size is not None and size < _MOST_BYTES), None)
     return quantities.duration_in(log.detail) if kind in _HISTOGRAMS else None
 
 

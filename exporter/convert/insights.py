@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -104,9 +104,8 @@ def convert_insights(
         there = {finding.identity for finding in findings}
         findings += [_withdrawn(item) for item in known if item.identity not in there and answer.holds(item)]
         events = [_event(item, observed_at) for item in reported if item.identity not in before]
-    platforms = {metric.platform for metric in payload.metrics} | {
-        item.platform for item in (*known, *findings)
-    }
+    regressions = [item for item in (*known, *findings) if item.kind == "regression"]
+    platforms = {metric.platform for metric in payload.metrics} | {item.platform for item in regressions}
     counts = _counts(findings, platforms)
     deltas, findings = _bounded(findings, max(0, series_cap - len(counts)), left_out)
     gauges = [_gauge(INSIGHT_DELTA, deltas, observed_at), _gauge(INSIGHT_REGRESSIONS, counts, observed_at)]
@@ -172,14 +171,11 @@ class _Answer:
 
     def reported(self, left_out: Counter[str]) -> list[_Reported]:
         """The insights, each once: one that comes twice brings the populations that it did not have yet."""
-        merged: dict[_Key, Insight] = {}
+        same: defaultdict[_Key, list[Insight]] = defaultdict(list)
         for insight in self._found:
-            key = self._key(insight)
-            first = merged.get(key)
-            populations = (*first.populations, *insight.populations) if first else insight.populations
-            merged[key] = replace(first or insight, populations=populations)
+            same[self._key(insight)].append(insight)
         taken: set[Items] = set()
-        return [self._report(key, insight, taken, left_out) for key, insight in merged.items()]
+        return [self._report(key, _merged(insights), taken, left_out) for key, insights in same.items()]
 
     def _key(self, insight: Insight) -> _Key:
         worst = next(iter(_heaviest_first(insight.populations)), None)
@@ -235,6 +231,12 @@ class _Answer:
         name = metric_name(insight.category, insight.metric)
         family = device if is_family(device) else family_of(device)
         return self._platforms.get((name, device, insight.latest_version)) or _PLATFORM_OF.get(family, "")
+
+
+def _merged(insights: Sequence[Insight]) -> Insight:
+    """The first one, with the populations of all."""
+    populations = tuple(population for insight in insights for population in insight.populations)
+    return replace(insights[0], populations=populations)
 
 
 def _finding(reported: _Reported, before: Finding | None) -> Finding:

@@ -45,7 +45,7 @@ _ALSO = {
 
 _START = re.compile(r"(?<![\w.,\u066b\u066c])(?=\d)")
 _QUANTITY = re.compile(
-    r"(?P<number>\d{1,3}(?:[ \u00a0\u202f\u2009]\d{3})+(?!\d)(?:[.,]\d+)?|\d+(?:[.,'’\u066b\u066c]\d+)*)"
+    r"(?P<number>\d{1,3}(?:[ \u00a0\u202f\u2009]\d{3})+(?:[.,]\d+)?|\d+(?:[.,'’\u066b\u066c]\d+)*)"
     r"\s{0,2}(?P<unit>[^\W\d_]{1,12})(?![^\W\d]|/)"
 )
 _JOINT = re.compile(r"\s{0,2},?\s{0,2}(?:and\s{1,2})?")

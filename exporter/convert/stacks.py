@@ -72,7 +72,6 @@ def identity(kind: str, log: Log, otherwise: str) -> bytes:
     empty = not any(metadata) and not any(any(_measured(frame)) for frame in chain(*log.stacks))
     digest = hashlib.sha256(ascii((kind, otherwise) if empty else (kind, metadata)).encode())
     for stack in () if empty else log.stacks:
-        digest.update(b"stack")
         digest.update(ascii([(frame.depth, *_measured(frame)) for frame in stack]).encode())
     return digest.digest()[:16]
 
@@ -132,8 +131,9 @@ def render(stacks: Sequence[Sequence[Frame]], *, most_lines: int = 60, longest_l
     down.
 
     Frames that are left out are counted where they are missing, with their samples unless the path goes on
-    below them. Kept first are the ends of the heaviest path; then, up to half of the lines, the frames that
-    are blamed or have a category; then the heaviest path from both ends inwards; then what has most samples.
+    below them. Kept first, up to half of the lines, are the frames that are blamed or have a category, that
+    of `blamed_frame` before all others; then the heaviest path from both ends inwards; then what has most
+    samples.
 
     Args:
         stacks: the stacks of a log.
@@ -241,11 +241,9 @@ def _left_out(tree: list[_Node], most: int) -> list[bool]:
         if tree[place].frame.blamed or tree[place].frame.category
     )
     choice = _Choice(len(tree))
-    choice.add(islice(_from_both_ends(path), 2), most)
     choice.add(marked, most // 2)
     choice.add(_from_both_ends(path), most)
     choice.add(by_weight, most)
-    choice.add(range(len(tree)), most)  # a gap of a single frame takes no fewer lines than the frame
     return choice.left_out()
 
 

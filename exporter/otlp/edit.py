@@ -1,6 +1,6 @@
 """Changing and reading what is already encoded: the rare cases, done on parsed protobuf.
 
-Metrics and logs are of one shape: a request holds resources, a resource scopes, a scope metrics or log records.
+Metrics and logs have one shape: a request holds resources, a resource scopes, a scope metrics or records.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from exporter.otlp.encode import Body, Signal
 
 SECOND = 1_000_000_000
-_REQUESTS = {"metrics": ExportMetricsServiceRequest, "logs": ExportLogsServiceRequest}
+_REQUESTS: dict[Signal, Any] = {"metrics": ExportMetricsServiceRequest, "logs": ExportLogsServiceRequest}
 
 
 def request_of(body: Body) -> Any:

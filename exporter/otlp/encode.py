@@ -1,4 +1,4 @@
-"""The SDK's data model of metrics and of log records → protobuf, byte for byte as the official encoder does it.
+"""The SDK's metrics and log records → protobuf, byte for byte what the official encoder makes of them.
 
 Nearly every point we send is a gauge point with text attributes out of a small vocabulary. Those are written
 here, each attribute once per call; everything else goes through the official encoder. A body holds whole
@@ -260,7 +260,7 @@ def _official_records(records: Sequence[LogRecord]) -> Iterable[ProtobufLogRecor
 
 
 def _envelope(resource: Resource, scope: InstrumentationScope) -> tuple[bytes, bytes]:
-    """The `resource` field of ResourceMetrics and the `scope` field of ScopeMetrics, by the official encoder."""
+    """The `resource` field of ResourceMetrics and `scope` field of ScopeMetrics, by the official encoder."""
     request: ExportMetricsServiceRequest = encode_metrics(
         MetricsData([ResourceMetrics(resource, [ScopeMetrics(scope, [], "")], "")])
     )

@@ -10,23 +10,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 
 from exporter import __version__
 from exporter.errors import ConfigError
-from exporter.otlp.encode import Body
+from exporter.otlp.encode import Body, Signal
 from exporter.otlp.http_sink import leads_here
-from exporter.otlp.sink import Outcome, Reply, Tls, bounded, partial_success
+from exporter.otlp.sink import RESPONSES, Outcome, Reply, Tls, bounded, partial_success
 
 if TYPE_CHECKING:
     import grpc
+
+_SERVICES: dict[Signal, str] = {"metrics": "metrics.v1.MetricsService", "logs": "logs.v1.LogsService"}
 
 
 class GrpcSink:
     """OTLP over gRPC.
 
-    `target` is host:port; `tls` None means plain text. grpc is imported here because only those who use it
-    should pay its 9 MB and its start-up time.
+    grpc is imported here because only those who use it should pay its 9 MB and its start-up time.
+
+    Args:
+        target: host:port.
+        tls: None means plain text.
+        logs: target and TLS for events, where they differ from the others.
 
     Raises:
         ConfigError: a certificate file cannot be used.
@@ -40,39 +45,50 @@ class GrpcSink:
         compress: bool = True,
         timeout: float = 10.0,
         tls: Tls | None = None,
+        logs: tuple[str, Tls | None] | None = None,
     ) -> None:
         import grpc
 
         self._timeout = timeout
         self._metadata = tuple((name.lower(), value) for name, value in (headers or {}).items())
-        # A proxy of the environment is not to take it off this machine.
-        options: list[tuple[str, str | int]] = (
-            [("grpc.enable_http_proxy", 0)] if leads_here(f"//{target}") else []
-        )
-        options += [("grpc.primary_user_agent", f"perfpower-exporter/{__version__}")]
-        compression = grpc.Compression.Gzip if compress else grpc.Compression.NoCompression
-        if tls is None:
-            self._channel = grpc.insecure_channel(target, options, compression)
-        else:
-            self._channel = grpc.secure_channel(target, grpc_credentials(tls), options, compression)
-        self._export = self._channel.unary_unary(
-            "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
-            request_serializer=lambda data: data,
-            response_deserializer=ExportMetricsServiceResponse.FromString,
-        )
+        metrics = _open_channel(target, tls, compress)
+        self._channels = [metrics, _open_channel(*logs, compress) if logs else metrics]
+        self._export = {
+            signal: channel.unary_unary(
+                f"/opentelemetry.proto.collector.{_SERVICES[signal]}/Export",
+                request_serializer=lambda data: data,
+                response_deserializer=RESPONSES[signal].FromString,
+            )
+            for signal, channel in zip(_SERVICES, self._channels, strict=True)
+        }
         self._error = grpc.RpcError
 
     def send(self, body: Body) -> Reply:
         """Send one request; see Sink."""
         try:
-            answer = self._export(body.data, timeout=self._timeout, metadata=self._metadata)
+            answer = self._export[body.signal](body.data, timeout=self._timeout, metadata=self._metadata)
         except self._error as error:
             return _grpc_reply(error)
         return partial_success(answer)
 
     def close(self) -> None:
-        """Close the channel."""
-        self._channel.close()
+        """Close the channels."""
+        for channel in self._channels:
+            channel.close()
+
+
+def _open_channel(target: str, tls: Tls | None, compress: bool) -> grpc.Channel:
+    import grpc
+
+    # A proxy of the environment is not to take it off this machine.
+    options: list[tuple[str, str | int]] = (
+        [("grpc.enable_http_proxy", 0)] if leads_here(f"//{target}") else []
+    )
+    options += [("grpc.primary_user_agent", f"perfpower-exporter/{__version__}")]
+    compression = grpc.Compression.Gzip if compress else grpc.Compression.NoCompression
+    if tls is None:
+        return grpc.insecure_channel(target, options, compression)
+    return grpc.secure_channel(target, grpc_credentials(tls), options, compression)
 
 
 def grpc_credentials(tls: Tls) -> grpc.ChannelCredentials:

@@ -11,20 +11,23 @@ from urllib.parse import urlsplit
 import httpx
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 
 from exporter import __version__
 from exporter.errors import ConfigError
 from exporter.loopback import is_loopback
-from exporter.otlp.encode import Body
-from exporter.otlp.sink import Outcome, Reply, Tls, bounded, partial_success
+from exporter.otlp.encode import Body, Signal
+from exporter.otlp.sink import RESPONSES, Outcome, Reply, Tls, bounded, partial_success
 from exporter.retry_after import retry_after
 
 _MOST_ANSWER_BYTES = 64 << 10
 
 
 class HttpSink:
-    """OTLP over HTTP: protobuf, one POST to `url` per request.
+    """OTLP over HTTP: protobuf, one POST per request.
+
+    Args:
+        url: where metrics go.
+        logs_url: where events go; by default to /v1/logs beside the /v1/metrics of `url`.
 
     Raises:
         ConfigError: a certificate file cannot be used.
@@ -34,34 +37,37 @@ class HttpSink:
         self,
         url: str,
         *,
+        logs_url: str = "",
         headers: Mapping[str, str] | None = None,
         compress: bool = True,
         timeout: float = 10.0,
         tls: Tls | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.url = url
+        self._urls: dict[Signal, str] = {
+            "metrics": url,
+            "logs": logs_url or f"{url.removesuffix('/v1/metrics')}/v1/logs",
+        }
         self._compress = compress
         self._timeout = timeout
         self._clock = clock
-        self._client = httpx.Client(
-            headers={
-                "User-Agent": f"perfpower-exporter/{__version__}",
-                "Content-Type": "application/x-protobuf",
-                **({"Content-Encoding": "gzip"} if compress else {}),
-                **(headers or {}),
-            },
-            timeout=timeout,
-            trust_env=not leads_here(url),  # a proxy of the environment is not to take it off this machine
-            verify=_ssl_context(tls) if tls and url.startswith("https:") else True,
-        )
+        self._headers = {
+            "User-Agent": f"perfpower-exporter/{__version__}",
+            "Content-Type": "application/x-protobuf",
+            **({"Content-Encoding": "gzip"} if compress else {}),
+            **(headers or {}),
+        }
+        self._tls = _ssl_context(tls) if tls and any(map(_is_tls, self._urls.values())) else True
+        self._clients: dict[bool, httpx.Client] = {}
+        self._client(url)
 
     def send(self, body: Body) -> Reply:
         """Send one request; see Sink."""
         data = gzip.compress(body.data, compresslevel=1, mtime=0) if self._compress else body.data
         deadline = time.monotonic() + self._timeout
         try:
-            with self._client.stream("POST", self.url, content=data) as response:
+            url = self._urls[body.signal]
+            with self._client(url).stream("POST", url, content=data) as response:
                 answer = bytearray()
                 for piece in response.iter_bytes():
                     answer += piece
@@ -71,16 +77,29 @@ class HttpSink:
                         break
         except httpx.HTTPError as error:
             return Reply(Outcome.RETRY, message=bounded(f"{type(error).__name__}: {error}"))
-        return self._reply(response, bytes(answer))
+        return self._reply(response, bytes(answer), body.signal)
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        for client in self._clients.values():
+            client.close()
 
-    def _reply(self, response: httpx.Response, answer: bytes) -> Reply:
+    def _client(self, url: str) -> httpx.Client:
+        """The client for an address: one for both signals, unless only one of them stays on this machine."""
+        local = leads_here(url)
+        if local not in self._clients:
+            self._clients[local] = httpx.Client(
+                headers=self._headers,
+                timeout=self._timeout,
+                trust_env=not local,  # a proxy of the environment is not to take it off this machine
+                verify=self._tls,
+            )
+        return self._clients[local]
+
+    def _reply(self, response: httpx.Response, answer: bytes, signal: Signal) -> Reply:
         status, kind = response.status_code, response.headers.get("Content-Type", "")
         if 200 <= status < 300:
-            return _success(kind, answer)
+            return _success(kind, answer, signal)
         message = f"HTTP {status}"
         if 300 <= status < 400:
             message += (
@@ -98,9 +117,9 @@ class HttpSink:
         return Reply(outcome, message=bounded(message))
 
 
-def _success(kind: str, answer: bytes) -> Reply:
+def _success(kind: str, answer: bytes, signal: Signal) -> Reply:
     """A 2xx: a success only if it is an OTLP answer; an empty body is one (all fields unset)."""
-    message = ExportMetricsServiceResponse()
+    message = RESPONSES[signal]()
     try:
         if "json" in kind:
             json_format.Parse(answer or b"{}", message, ignore_unknown_fields=True)
@@ -131,6 +150,10 @@ def _status_message(kind: str, answer: bytes) -> str:
 def leads_here(url: str) -> bool:
     """Whether a URL leads to this machine itself."""
     return is_loopback(urlsplit(url).hostname or "")
+
+
+def _is_tls(url: str) -> bool:
+    return url.startswith("https:")
 
 
 def _ssl_context(tls: Tls) -> ssl.SSLContext:

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import IO
 
 from google.protobuf import json_format
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from exporter.otlp.edit import request_of
 from exporter.otlp.encode import Body
 from exporter.otlp.sink import Outcome, Reply
 from exporter.otlp.table import lines
 
 
 class ConsoleSink:
-    """A readable table on a stream, one line a point."""
+    """A readable table on a stream: one line a point, and one an event with its call stack below."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -35,6 +35,9 @@ class ConsoleSink:
 class FileSink:
     """OTLP/JSON, one request a line, as the Collector's `otlpjsonfile` receiver reads it.
 
+    Metrics and logs stand in one file: for each of its pipelines the receiver reads every line, takes what is
+    of that pipeline's signal, and finds nothing in the others.
+
     A line is on the disk before it counts as accepted. The file is opened for each line, so that it can be
     moved away (logrotate) at any time.
     """
@@ -44,8 +47,7 @@ class FileSink:
 
     def send(self, body: Body) -> Reply:
         """Append one request; see Sink."""
-        message = ExportMetricsServiceRequest.FromString(body.data)
-        fields = json_format.MessageToDict(message, use_integers_for_enums=True)
+        fields = json_format.MessageToDict(request_of(body), use_integers_for_enums=True)
         line = json.dumps(fields, separators=(",", ":"), ensure_ascii=False) + "\n"
         try:
             with self._path.open("a+b") as file:

@@ -1,7 +1,7 @@
 """What a sink is: somewhere requests go, and what it says became of them.
 
-A sink sends one request once and says what became of it. Trying again, taking requests apart and remembering
-what is still owed is the business of `deliver`.
+A sink sends one request once and says what became of it. Trying again and taking requests apart is the
+business of `attempt`, remembering what is still owed that of `deliver`.
 
 What an answer means follows the OTLP specification, but for what its stock exporters take for a success: a
 redirect, an answer that is no OTLP answer at all, and a partial success.
@@ -12,12 +12,16 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 
-from exporter.otlp.encode import Body
+from exporter.otlp.encode import Body, Signal
 
+RESPONSES: dict[Signal, Any] = {"metrics": ExportMetricsServiceResponse, "logs": ExportLogsServiceResponse}
+# A Collector without a pipeline for logs has no such path (404), and no such service (UNIMPLEMENTED).
+NO_EVENTS = "the endpoint takes no events: add a logs pipeline to the Collector, or set collect.events: false"
 MOST_REQUEST_BYTES = 3 << 20  # the Collector takes 4 MiB over gRPC and 20 MiB over HTTP
 _LONGEST_MESSAGE = 300
 
@@ -34,7 +38,10 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An endpoint's answer: how many points it rejected, why, and how many seconds it wants us to wait."""
+    """An endpoint's answer: how many points it rejected, why, and how many seconds it wants us to wait.
+
+    Points are log records where logs were sent.
+    """
 
     outcome: Outcome
     rejected: int = 0
@@ -46,7 +53,7 @@ class Sink(Protocol):
     """Takes bodies as `encode` makes them, at most MOST_REQUEST_BYTES each."""
 
     def send(self, body: Body) -> Reply:
-        """Send one ExportMetricsServiceRequest once. Never raises for what an endpoint does."""
+        """Send one export request of the body's signal once. Never raises for what an endpoint does."""
         ...
 
     def close(self) -> None:
@@ -63,14 +70,16 @@ class Tls:
     client_certificate: Path | None = None
 
 
-def partial_success(answer: ExportMetricsServiceResponse) -> Reply:
-    """A success, as far as the endpoint did not reject points."""
+def partial_success(answer: Any) -> Reply:
+    """A success, as far as the endpoint did not reject points, or log records.
+
+    Args:
+        answer: an ExportMetricsServiceResponse or an ExportLogsServiceResponse.
+    """
     partial = answer.partial_success
-    return Reply(
-        Outcome.ACCEPTED,
-        rejected=max(0, partial.rejected_data_points),
-        message=bounded(partial.error_message),
-    )
+    logs = isinstance(answer, ExportLogsServiceResponse)
+    rejected = partial.rejected_log_records if logs else partial.rejected_data_points
+    return Reply(Outcome.ACCEPTED, rejected=max(0, rejected), message=bounded(partial.error_message))
 
 
 def bounded(text: str) -> str:

@@ -21,6 +21,8 @@ Platform = Literal["IOS", "MAC_OS"]
 StoreState = Literal["READY_FOR_DISTRIBUTION", "REPLACED_WITH_NEW_VERSION"]
 
 DAYS_BETWEEN_VERSIONS = 14
+DAYS_UNTIL_DATA = 2
+DAYS_OF_CHANGE = 28  # by then nearly everybody has updated, and a version's numbers stand still
 BUILDS_LISTED = 12
 MINOR_AT_START = 40
 FIRST_DAY = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from exporter.sandbox.builds import Platform, SandboxBuild, release_of
+from exporter.sandbox.builds import DAYS_OF_CHANGE, DAYS_UNTIL_DATA, Platform, SandboxBuild, release_of
 from exporter.sandbox.dice import dice, number
 from exporter.sandbox.measurements import measured
 from exporter.sandbox.problems import Problem, problem, shares
@@ -20,8 +20,6 @@ from exporter.sandbox.tables import DEVICES, SandboxApp
 
 Json = dict[str, Any]
 
-_DAYS_UNTIL_DATA = 2
-_DAYS_OF_CHANGE = 28
 _HEAVY = 0.06  # a share from which on a signature is there every day
 _NO_PRODUCT, _NO_LOGS = range(12), range(12, 24)  # of 256
 _ADVICE = {
@@ -164,7 +162,7 @@ def logs_document(signature: SandboxSignature, found: Sequence[SandboxLog]) -> J
 def _observed(app: SandboxApp, build: SandboxBuild, seed: int, today: int) -> _Observed | None:
     """None for a build that has no data: not on the store, too fresh, or of a version that few people use."""
     release = release_of(app, build.version)
-    days = today - release.day - _DAYS_UNTIL_DATA
+    days = today - release.day - DAYS_UNTIL_DATA
     if build.store_state is None or days < 0 or (app.small and release.index % 5 == 2):
         return None
     return _observed_for(app, build, seed, days)
@@ -172,7 +170,7 @@ def _observed(app: SandboxApp, build: SandboxBuild, seed: int, today: int) -> _O
 
 def _observed_for(app: SandboxApp, build: SandboxBuild, seed: int, days: int) -> _Observed:
     index = release_of(app, build.version).index
-    capped = min(days, _DAYS_OF_CHANGE)
+    capped = min(days, DAYS_OF_CHANGE)
     return _Observed(seed, app.id, build.id, build.number, build.version, build.platform, index, capped)
 
 
@@ -245,8 +243,8 @@ def _course(observed: _Observed, kind: str, which: int) -> _Course:
     heavy = share >= _HEAVY
     first = 0 if heavy or chance[63] % 2 else chance[62] % 6
     below = 200 if share > 0.2 else 64 if heavy else 12
-    days = range(first + 1, min(observed.days + 1, _DAYS_OF_CHANGE))
-    away = observed.days < _DAYS_OF_CHANGE and chance[32 + observed.days // 2] < 12
+    days = range(first + 1, min(observed.days + 1, DAYS_OF_CHANGE))
+    away = observed.days < DAYS_OF_CHANGE and chance[32 + observed.days // 2] < 12
     moves = tuple(day for day in days if chance[day] < below)
     return _Course(first, moves, observed.days < first or (away and not heavy))
 
@@ -256,12 +254,12 @@ def _origins(observed: _Observed, about: Problem) -> Iterator[tuple[Problem, int
 
     Every fifth problem also lists a log of its neighbour: Apple counts a hang under each of its blamed calls.
     """
+    course = _course(observed, about.type, about.number)
     neighbour = about.number - 1
     if about.number % 5 == 4 and neighbour in _shares(observed, about.type):
         first = _course(observed, about.type, neighbour).first
-        if first <= observed.days:
+        if first <= course.first:
             yield problem(observed.app_id, about.type, neighbour), first, 0
-    course = _course(observed, about.type, about.number)
     chance = dice(observed.seed, observed.build_id, about.type, about.number, "logs")
     yield from ((about, course.first, n) for n in range(1 + chance[63] % 3))
     for day in course.moves:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -36,7 +36,7 @@ MOST_ATTRIBUTES = 35  # Splunk: 36 dimensions with the bucket bound
 LONGEST_VALUE = 200  # Datadog cuts a tag there
 MOST_BUCKETS = 30  # Splunk drops histograms of 31 and more
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,199}")  # Datadog rewrites other names
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,199}")  # Datadog rewrites other names
 _KEY = re.compile(r"(?!sf_|aws_|gcp_|azure_)[A-Za-z][A-Za-z0-9_.-]{0,127}")  # Splunk rewrites or drops others
 _KEPT_ON_POINTS = ("gauge", "sum", "histogram")
 
@@ -101,7 +101,7 @@ def read_points(request: ExportMetricsServiceRequest, now: float) -> list[Point]
     """
     points: list[Point] = []
     for resource_metrics in request.resource_metrics:
-        resource = _attributes(resource_metrics.resource.attributes, "resource")
+        resource = read_attributes(resource_metrics.resource.attributes, "resource")
         for scope in resource_metrics.scope_metrics:
             _check_names(scope)
             for metric in scope.metrics:
@@ -114,7 +114,7 @@ def _check_names(scope: ScopeMetrics) -> None:
     """One Metric object a name: back ends take the second for a conflict (collector issue 8831)."""
     seen: set[str] = set()
     for metric in scope.metrics:
-        if not _NAME.fullmatch(metric.name):
+        if not NAME.fullmatch(metric.name):
             raise RefusedError(
                 f"metric name {metric.name[:80]!r}: a letter first, then up to 199 letters, digits, _ and ."
             )
@@ -167,7 +167,7 @@ def _number_points(
         value = point.as_int if field == "as_int" else point.as_double
         if field is None or not math.isfinite(value):
             raise RefusedError(f"{metric.name}: a {kind} point needs a finite value")
-        _check_time(metric.name, point.time_unix_nano, now)
+        check_time(metric.name, point.time_unix_nano, now)
         if kind == "sum":
             _check_start(metric.name, point.start_time_unix_nano, point.time_unix_nano)
         yield Point(
@@ -176,7 +176,7 @@ def _number_points(
             unit=sys.intern(metric.unit),
             description=sys.intern(metric.description),
             kind=kind,
-            attributes=_point_attributes(metric.name, point.attributes, resource),
+            attributes=own_attributes(metric.name, point.attributes, resource),
             time_unix_nano=point.time_unix_nano,
             start_time_unix_nano=point.start_time_unix_nano,
             value=float(value),
@@ -184,7 +184,7 @@ def _number_points(
 
 
 def _histogram_point(metric: Metric, point: HistogramDataPoint, resource: Attributes, now: float) -> Point:
-    _check_time(metric.name, point.time_unix_nano, now)
+    check_time(metric.name, point.time_unix_nano, now)
     _check_start(metric.name, point.start_time_unix_nano, point.time_unix_nano)
     _check_buckets(metric.name, point.explicit_bounds, point.bucket_counts, point.count)
     _check_summary(metric.name, point)
@@ -194,7 +194,7 @@ def _histogram_point(metric: Metric, point: HistogramDataPoint, resource: Attrib
         unit=sys.intern(metric.unit),
         description=sys.intern(metric.description),
         kind="histogram",
-        attributes=_point_attributes(metric.name, point.attributes, resource),
+        attributes=own_attributes(metric.name, point.attributes, resource),
         time_unix_nano=point.time_unix_nano,
         start_time_unix_nano=point.start_time_unix_nano,
         count=point.count,
@@ -206,14 +206,15 @@ def _histogram_point(metric: Metric, point: HistogramDataPoint, resource: Attrib
     )
 
 
-def _check_time(name: str, time_unix_nano: int, now: float) -> None:
+def check_time(name: str, time_unix_nano: int, now: float) -> None:
+    """Raise RefusedError for a time, in ns, that backends do not take at `now`, in seconds."""
     seconds = time_unix_nano / 1e9
     if not time_unix_nano:
-        raise RefusedError(f"{name}: a point without a time")
+        raise RefusedError(f"{name}: without a time")
     if seconds < now - OLDEST_SECONDS:
-        raise RefusedError(f"{name}: a point {now - seconds:.0f} s old; the limit is {OLDEST_SECONDS} s")
+        raise RefusedError(f"{name}: {now - seconds:.0f} s old; the limit is {OLDEST_SECONDS} s")
     if seconds > now + NEWEST_SECONDS:
-        raise RefusedError(f"{name}: a point {seconds - now:.0f} s ahead; the limit is {NEWEST_SECONDS} s")
+        raise RefusedError(f"{name}: {seconds - now:.0f} s ahead; the limit is {NEWEST_SECONDS} s")
 
 
 def _check_start(name: str, start_unix_nano: int, time_unix_nano: int) -> None:
@@ -243,8 +244,11 @@ def _check_summary(name: str, point: HistogramDataPoint) -> None:
         raise RefusedError(f"{name}: min has to be below max, both finite")
 
 
-def _point_attributes(name: str, pairs: Iterable[KeyValue], resource: Attributes) -> Attributes:
-    attributes = _attributes(pairs, name)
+def own_attributes(
+    name: str, pairs: Iterable[KeyValue], resource: Attributes, *, long_values: Container[str] = ()
+) -> Attributes:
+    """The attributes of the point or record `name`, held to the rules together with its resource's."""
+    attributes = read_attributes(pairs, name, long_values=long_values)
     if both := attributes.keys() & resource.keys():
         raise RefusedError(f"{name}: {min(both)} is an attribute of the resource already")
     if len(attributes) + len(resource) > MOST_ATTRIBUTES:
@@ -255,30 +259,32 @@ def _point_attributes(name: str, pairs: Iterable[KeyValue], resource: Attributes
     return attributes
 
 
-def _attributes(pairs: Iterable[KeyValue], where: str) -> Attributes:
+def read_attributes(pairs: Iterable[KeyValue], where: str, *, long_values: Container[str] = ()) -> Attributes:
+    """Attributes held to the rules for keys and values; values of `long_values` may be of any length."""
     attributes: Attributes = {}
     for pair in pairs:
         if not _KEY.fullmatch(pair.key):
             raise RefusedError(f"{where}: attribute key {pair.key[:80]!r} would be rewritten or dropped")
         if pair.key in attributes:
             raise RefusedError(f"{where}: attribute {pair.key} twice")
-        attributes[sys.intern(pair.key)] = _value(pair.value, f"{where}: attribute {pair.key}")
+        longest = sys.maxsize if pair.key in long_values else LONGEST_VALUE
+        attributes[sys.intern(pair.key)] = _value(pair.value, f"{where}: attribute {pair.key}", longest)
     return attributes
 
 
-def _value(value: AnyValue, where: str) -> AttributeValue:
+def _value(value: AnyValue, where: str, longest: int) -> AttributeValue:
     if value.WhichOneof("value") == "array_value":
-        values = tuple(_scalar(entry, where) for entry in value.array_value.values)
+        values = tuple(_scalar(entry, where, longest) for entry in value.array_value.values)
         if not values:
             raise RefusedError(f"{where} is empty")
         return values
-    return _scalar(value, where)
+    return _scalar(value, where, longest)
 
 
-def _scalar(value: AnyValue, where: str) -> Scalar:
+def _scalar(value: AnyValue, where: str, longest: int) -> Scalar:
     kind = value.WhichOneof("value")
     if kind == "string_value":
-        return _text(value.string_value, where)
+        return _text(value.string_value, where, longest)
     if kind == "bool_value":
         return value.bool_value
     if kind == "int_value":
@@ -288,12 +294,12 @@ def _scalar(value: AnyValue, where: str) -> Scalar:
     raise RefusedError(f"{where} is {'empty' if kind is None else f'a {kind}, not a plain value'}")
 
 
-def _text(text: str, where: str) -> str:
+def _text(text: str, where: str, longest: int) -> str:
     if not text.strip():
         raise RefusedError(f"{where} is empty")
-    if len(text) > LONGEST_VALUE:
-        raise RefusedError(f"{where} has {len(text)} characters; the limit is {LONGEST_VALUE}")
-    return sys.intern(text)
+    if len(text) > longest:
+        raise RefusedError(f"{where} has {len(text)} characters; the limit is {longest}")
+    return sys.intern(text) if len(text) <= LONGEST_VALUE else text
 
 
 def _frozen(attributes: Attributes) -> AttributeSet:

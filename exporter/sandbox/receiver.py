@@ -25,11 +25,11 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 
 from exporter.sandbox.loopback import Answer, LoopbackServer, Request
 from exporter.sandbox.points import Point, RefusedError, SeriesKey, read_points
+from exporter.sandbox.records import Record, read_records
 
 PROTOBUF_TYPE = "application/x-protobuf"
 LARGEST_BODY = 20 * 1024 * 1024  # the Collector's own limit
 
-_LOG_BODIES_KEPT = 200
 _GRPC_CODES = {400: 3, 404: 5, 405: 12, 413: 8, 415: 3, 429: 8, 503: 14}
 _UNKNOWN = 2
 
@@ -46,9 +46,10 @@ class OtlpFault:
         headers: headers to add, such as `Retry-After` or `Location`.
         body: the body; by default a google.rpc.Status.
         content_type: by default that of protobuf.
-        partial_success: how many points were rejected (the last ones of the request), and why.
+        partial_success: how many points or log records were rejected (the last of the request), and why.
         delay: seconds to wait before answering.
         close: drop the connection without an answer, `before` or `after` having stored the data.
+        path: which requests it is for, such as `/v1/logs`; None: whichever comes next.
     """
 
     status: int | None = None
@@ -58,6 +59,7 @@ class OtlpFault:
     partial_success: tuple[int, str] | None = None
     delay: float = 0.0
     close: Literal["before", "after"] | None = None
+    path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,8 @@ class OtlpReceiver(LoopbackServer):
     """An OTLP receiver on 127.0.0.1 that refuses what a backend would refuse or spoil.
 
     Args:
-        keep: how many points to keep; older ones are forgotten.
-        clock: Unix seconds; points have to lie near it.
+        keep: how many points and how many log records to keep; older ones are forgotten.
+        clock: Unix seconds; points and records have to lie near it.
         on_request: told about each request, in the thread that serves it.
         port: 0 takes a free one.
     """
@@ -109,7 +111,7 @@ class OtlpReceiver(LoopbackServer):
         self._lock = threading.Lock()
         self._faults: deque[OtlpFault] = deque()
         self._points: deque[Point] = deque(maxlen=keep)
-        self._logs: deque[bytes] = deque(maxlen=_LOG_BODIES_KEPT)
+        self._records: deque[Record] = deque(maxlen=keep)
         self._requests: deque[OtlpRequest] = deque(maxlen=keep)
 
     @property
@@ -119,10 +121,10 @@ class OtlpReceiver(LoopbackServer):
             return list(self._points)
 
     @property
-    def logs(self) -> list[bytes]:
-        """The accepted log requests (the last two hundred), each a serialized ExportLogsServiceRequest."""
+    def records(self) -> list[Record]:
+        """The log records kept, in the order in which they came; one that came twice stands here twice."""
         with self._lock:
-            return list(self._logs)
+            return list(self._records)
 
     @property
     def requests(self) -> list[OtlpRequest]:
@@ -149,14 +151,13 @@ class OtlpReceiver(LoopbackServer):
         return list(written.values())
 
     def answer(self, next: OtlpFault, times: int = 1) -> None:  # noqa: A002 — reads as it is meant
-        """Answer the next `times` requests with this fault; faults queue up."""
+        """Answer the next `times` requests that it is for with this fault; faults queue up."""
         with self._lock:
             self._faults.extend([next] * times)
 
     def respond(self, request: Request) -> Answer:
         """Answer one request."""
-        with self._lock:
-            fault = self._faults.popleft() if self._faults else OtlpFault()
+        fault = self._next_fault(request.path)
         if fault.close == "before" or fault.status is not None or fault.body is not None:
             kept, answer = 0, _scripted(fault)
         else:
@@ -164,11 +165,19 @@ class OtlpReceiver(LoopbackServer):
         self._record(request, answer, kept)
         return answer
 
+    def _next_fault(self, path: str) -> OtlpFault:
+        with self._lock:
+            for place, fault in enumerate(self._faults):
+                if fault.path in (None, path):
+                    del self._faults[place]
+                    return fault
+        return OtlpFault()
+
     def _take(self, request: Request, fault: OtlpFault) -> tuple[int, Answer]:
         try:
             body = _body(request)
             if request.path == "/v1/logs":
-                kept, response = self._take_logs(body)
+                kept, response = self._take_logs(body, fault.partial_success)
             else:
                 kept, response = self._take_metrics(body, fault.partial_success)
         except (_ProblemError, RefusedError) as error:
@@ -189,13 +198,18 @@ class OtlpReceiver(LoopbackServer):
             self._points.extend(points)
         return len(points), response
 
-    def _take_logs(self, body: bytes) -> tuple[int, Message]:
+    def _take_logs(self, body: bytes, partial: tuple[int, str] | None) -> tuple[int, Message]:
         request = ExportLogsServiceRequest()
         _parse(request, body)
+        records = read_records(request, self._clock())
+        response = ExportLogsServiceResponse()
+        if partial is not None:
+            response.partial_success.rejected_log_records = partial[0]
+            response.partial_success.error_message = partial[1]
+            records = records[: max(len(records) - partial[0], 0)]
         with self._lock:
-            self._logs.append(body)
-        scopes = [scope for resource in request.resource_logs for scope in resource.scope_logs]
-        return sum(len(scope.log_records) for scope in scopes), ExportLogsServiceResponse()
+            self._records.extend(records)
+        return len(records), response
 
     def _record(self, request: Request, answer: Answer, kept: int) -> None:
         status = None if answer.silent else answer.status

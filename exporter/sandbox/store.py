@@ -15,6 +15,8 @@ from typing import Any
 from exporter.sandbox.builds import (
     BUILDS_LISTED,
     DAYS_BETWEEN_VERSIONS,
+    DAYS_OF_CHANGE,
+    DAYS_UNTIL_DATA,
     FIRST_DAY,
     MINOR_AT_START,
     Release,
@@ -42,10 +44,8 @@ __all__ = [
 
 Json = dict[str, Any]
 
-DAYS_UNTIL_DATA = 2
 VERSIONS_REPORTED = 8
 
-_DAYS_OF_CHANGE = 28  # by then nearly everybody has updated, and a version's numbers stand still
 _DAYS_TO_SETTLE = 7
 _PERCENTILES = ("percentile.fifty", "percentile.ninety")
 
@@ -197,7 +197,7 @@ class Store:
 
     def _point(self, line: _Line, release: Release, today: int) -> Json:
         app, kind = line.app, line.kind
-        age = min(today - release.day, _DAYS_OF_CHANGE)
+        age = min(today - release.day, DAYS_OF_CHANGE)
         thrown = self._dice(line, release.index, age)
         expected = line.expected(release.index, age)
         value = _rounded(expected * (1 + 0.02 * (thrown[0] / 255 - 0.5) / math.sqrt(age)))

@@ -338,11 +338,11 @@ class Limits(Section):
         "and other users of the key. 1 if nobody else has it.",
     )
     series_per_app: int = Field(
-        default=2000,
+        default=4000,
         ge=1,
         le=1_000_000,
         description="Most time series of one app; the least important beyond it are left out and counted. A "
-        "guard for the backend's bill.",
+        "guard for the backend's bill. A quarter is kept for diagnostics, unless there are none.",
     )
     response_size: Size = Field(
         default=64 * 1024 * 1024,

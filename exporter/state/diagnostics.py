@@ -27,6 +27,7 @@ _DAY = 24 * 3600 * 10**9
 _FORGET_LOGS = 90 * _DAY
 _FORGET_PROBLEMS = 180 * _DAY
 _APP = "(account, app_id) = (?, ?)"
+_GONE = {"signature": "", "source": "AND kind = 'signatures'", "snapshot": "AND kind = 'signatures'"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,27 +57,20 @@ class Diagnostics:
 
     def hold_builds(self, account: str, app_id: str, builds: Sequence[Build]) -> None:
         """Collect the diagnostics of these builds and of no other; nothing is kept of the others' gauges."""
-        held = {build.id for build in builds}
-        self._state.keep_only(
-            lambda answered: (
-                answered.source[:2] != (account, app_id)
-                or answered.source.kind != "signatures"
-                or answered.source.build_id in held
-            )
-        )
         with self._state._transaction() as execute:
             execute(f"DELETE FROM build WHERE {_APP}", account, app_id)  # noqa: S608
             for place, build in enumerate(builds):
                 record = json.dumps(astuple(build))
                 execute("INSERT INTO build VALUES (?, ?, ?, ?, ?)", account, app_id, build.id, place, record)
-            execute(
-                f"DELETE FROM signature WHERE {_APP}"  # noqa: S608
-                " AND build_id NOT IN (SELECT id FROM build WHERE (account, app_id) = (?, ?))",
-                account,
-                app_id,
-                account,
-                app_id,
-            )
+            for table, of_kind in _GONE.items():
+                execute(
+                    f"DELETE FROM {table} WHERE {_APP} {of_kind}"  # noqa: S608
+                    " AND build_id NOT IN (SELECT id FROM build WHERE (account, app_id) = (?, ?))",
+                    account,
+                    app_id,
+                    account,
+                    app_id,
+                )
 
     # Signatures
 

@@ -3,10 +3,13 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -15,15 +18,19 @@ from math import inf
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given
+from hypothesis import strategies as st
 
 from exporter.appstore.addresses import base_url
 from exporter.appstore.auth import TokenAuth
 from exporter.appstore.client import Answer, AppStoreClient, Sent
 from exporter.appstore.jsonapi import App, Build
 from exporter.appstore.quota import Quota
+from exporter.appstore.reading import loads_deep
 from exporter.errors import (
     AgreementMissing,
     AppStoreError,
@@ -31,6 +38,7 @@ from exporter.errors import (
     ConfigError,
     CredentialsRefused,
     NotFound,
+    NotOffered,
     OverBudget,
     RateLimited,
     RoleTooSmall,
@@ -266,6 +274,12 @@ def test_an_id_that_is_not_safe_in_a_path_is_refused(world: World, bad: str) -> 
         client.metrics("apps", bad)
     with pytest.raises(ConfigError, match="is not an id"):
         client.builds(bad, newest=1)
+    with pytest.raises(ConfigError, match="is not an id"):
+        client.listed_builds(bad, enough=bool)
+    with pytest.raises(ConfigError, match="is not an id"):
+        client.signatures(bad)
+    with pytest.raises(ConfigError, match="is not an id"):
+        client.overview(bad)
     assert world.server.requests == []
 
 
@@ -335,6 +349,136 @@ def test_many_builds_take_several_pages(world: World) -> None:
     )
     assert [found.id for found in client.builds("1", newest=250)] == [f"b{number}" for number in range(250)]
     assert world.server.requests[0].query["limit"] == ["200"]
+
+
+def build(number: int) -> dict[str, object]:
+    return {
+        "type": "builds",
+        "id": f"b{number}",
+        "relationships": {"appStoreVersion": {"data": {"type": "appStoreVersions", "id": "s"}}},
+    }
+
+
+def builds_page(*numbers: int, following: object = None) -> Step:
+    released = {"type": "appStoreVersions", "id": "s", "attributes": {"appStoreState": "READY_FOR_SALE"}}
+    document = {
+        "data": [build(number) for number in numbers],
+        "included": [released],
+        "links": {"next": following},
+    }
+    return reply(200, document)
+
+
+def test_builds_are_listed_with_their_release(world: World) -> None:
+    """Expired builds are not filtered out, and no field is asked for that is not read."""
+    found = world.client(builds_page(1, 2)).listed_builds("123", enough=lambda _builds: False)
+    assert [(one.id, one.released) for one in found] == [("b1", True), ("b2", True)]
+    assert world.server.requests[0].path == "/v1/builds"
+    assert world.server.requests[0].query == {
+        "filter[app]": ["123"],
+        "filter[processingState]": ["VALID"],
+        "include": ["preReleaseVersion,appStoreVersion"],
+        "fields[builds]": ["version,uploadedDate,expired,preReleaseVersion,appStoreVersion"],
+        "fields[preReleaseVersions]": ["version,platform"],
+        "fields[appStoreVersions]": ["appVersionState,appStoreState"],
+        "sort": ["-uploadedDate"],
+        "limit": ["200"],
+    }
+    assert [attempt.endpoint for attempt in world.sent] == ["builds"]
+
+
+def test_builds_are_listed_until_there_are_enough(world: World) -> None:
+    """After each page all builds so far are shown, each once, and nothing is asked for beyond enough."""
+    link = f"{world.server.url}/v1/builds?cursor="
+    shown: list[list[str]] = []
+
+    def enough(builds: Sequence[Build]) -> bool:
+        shown.append([one.id for one in builds])
+        return len(builds) >= 3
+
+    client = world.client(
+        builds_page(1, 2, following=f"{link}2"), builds_page(2, 3, following=f"{link}3"), builds_page(4)
+    )
+    assert [one.id for one in client.listed_builds("1", enough=enough)] == ["b1", "b2", "b3"]
+    assert shown == [["b1", "b2"], ["b1", "b2", "b3"]]
+    assert len(world.server.requests) == 2
+
+
+def test_builds_are_listed_for_ten_pages_at_most(world: World) -> None:
+    """A long history is not read to its end, and what was read of it is returned."""
+    link = f"{world.server.url}/v1/builds?cursor="
+    steps = [builds_page(number, following=f"{link}{number}") for number in range(12)]
+    found = world.client(*steps).listed_builds("1", enough=lambda _builds: False)
+    assert [one.id for one in found] == [f"b{number}" for number in range(10)]
+    assert len(world.server.requests) == 10
+
+
+def test_a_listing_that_breaks_off_is_no_listing(world: World) -> None:
+    """A failure on a later page costs the listing, so that a short one is never taken for the whole."""
+    client = world.client(
+        builds_page(1, following=f"{world.server.url}/v1/builds?cursor=2"), error(403, "FORBIDDEN_ERROR")
+    )
+    with pytest.raises(RoleTooSmall, match="account main, app 7: "):
+        client.listed_builds("7", enough=lambda _builds: False)
+
+
+def test_all_pages_of_the_signatures_are_returned(world: World) -> None:
+    """All types are asked for at once; the pages stay answers, with their bytes and their time."""
+    first = {"data": [{"id": "s1"}], "links": {"next": f"{world.server.url}/v1/builds/b-1/d?cursor=2"}}
+    second: dict[str, object] = {"data": []}
+    answers = world.client(reply(200, first), reply(200, second)).signatures("b-1")
+    assert [answer.document for answer in answers] == [first, second]
+    assert [answer.body for answer in answers] == [json.dumps(first).encode(), json.dumps(second).encode()]
+    request = world.server.requests[0]
+    assert request.path == "/v1/builds/b-1/diagnosticSignatures"
+    assert request.query == {
+        "fields[diagnosticSignatures]": ["diagnosticType,signature,weight,insight"],
+        "limit": ["200"],
+    }
+    assert [attempt.endpoint for attempt in world.sent] == ["signatures", "signatures"]
+
+
+def test_logs_are_returned_as_they_came(world: World) -> None:
+    """Logs have a media type of their own, and are asked for 200 at once."""
+    step = reply(200, {"productData": []}, Content_Type="application/vnd.apple.diagnostic-logs+json")
+    assert world.client(step).logs("35fd8da9") == Answer(b'{"productData": []}', NOW, {"productData": []})
+    request = world.server.requests[0]
+    assert (request.path, request.query) == ("/v1/diagnosticSignatures/35fd8da9/logs", {"limit": ["200"]})
+    assert request.headers["Accept"] == "application/vnd.apple.diagnostic-logs+json, application/json"
+    assert [attempt.endpoint for attempt in world.sent] == ["logs"]
+
+
+@pytest.mark.parametrize("bad", ["", "..", "1/2", "1?a=b", "%2e", "a b\n", "x" * 500])
+def test_an_unsafe_signature_costs_that_signature(world: World, bad: str) -> None:
+    """Its id comes from an answer: it is a bad answer, and no error of the configuration."""
+    with pytest.raises(BadAnswer, match=r"account main, signature .*cannot be part of an address") as caught:
+        world.client().logs(bad)
+    assert len(str(caught.value)) < 500
+    assert world.server.requests == []
+
+
+def test_the_overview_is_returned_as_it_came(world: World) -> None:
+    """The overview is asked for under its own media type and path."""
+    step = reply(200, {"version": "1"}, Content_Type="application/vnd.apple.xcode-overview+json")
+    assert world.client(step).overview("123") == Answer(b'{"version": "1"}', NOW, {"version": "1"})
+    request = world.server.requests[0]
+    assert (request.path, request.query) == ("/v1/apps/123/performanceOverviews", {})
+    assert request.headers["Accept"] == "application/vnd.apple.xcode-overview+json, application/json"
+    assert [attempt.endpoint for attempt in world.sent] == ["overview"]
+
+
+def test_what_is_not_offered_is_told_from_what_is_not_there(world: World) -> None:
+    """404 is NotFound and 406 is NotOffered; each names the app, the build or the signature."""
+    with pytest.raises(NotFound, match="account main, build b: "):
+        world.client(error(404)).signatures("b")
+    with pytest.raises(NotFound, match="account main, signature s: "):
+        world.client(error(404)).logs("s")
+    with pytest.raises(NotFound, match="account main, app 1: "):
+        world.client(error(404)).overview("1")
+    with pytest.raises(NotOffered, match=r"account main, app 1: .*xcode-overview"):
+        world.client(error(406)).overview("1")
+    with pytest.raises(NotOffered, match=r"account main, signature s: .*diagnostic-logs"):
+        world.client(error(406)).logs("s")
 
 
 @pytest.mark.parametrize("newest", [0, -1])
@@ -546,7 +690,7 @@ def test_a_base_url_of_the_wrong_type_is_refused(world: World) -> None:
             "Account Holder has to accept",
         ),
         (404, "NOT_FOUND", NotFound, "Check the id"),
-        (406, "NOT_ACCEPTABLE", BadAnswer, VENDOR),
+        (406, "NOT_ACCEPTABLE", NotOffered, VENDOR),
         (409, "STATE_ERROR", BadAnswer, "App Store Connect's"),
         (422, "ENTITY_ERROR", BadAnswer, "App Store Connect's"),
         (201, "CREATED", BadAnswer, "App Store Connect's"),
@@ -830,6 +974,7 @@ def test_a_silent_server_times_out(world: World) -> None:
         (raw(b'{"a": nonsense}'), "nonsense"),
         (raw(b'{"a": "\xff"}'), "begins with"),
         (raw(b"{}", Content_Type="application/vnd.api+json"), "application/vnd.api+json"),
+        (raw(b'{"a": 1} and more'), "and more"),
     ],
 )
 def test_what_is_no_answer_of_apple_is_refused(world: World, step: Step, words: str) -> None:
@@ -865,6 +1010,183 @@ def test_deep_json_is_refused(world: World) -> None:
     body = b'{"a":' * 200_000 + b"1" + b"}" * 200_000
     with pytest.raises(BadAnswer, match="nested too deep"):
         world.client(raw(body), max_response_bytes=10_000_000).metrics("apps", "1")
+
+
+# Answers that nest deep
+
+
+def nested(levels: int, inmost: bytes) -> bytes:
+    """An object of so many levels, with `inmost` in the last one."""
+    return b'{"a":' * levels + inmost + b"}" * levels
+
+
+def unwrapped(document: object, levels: int) -> object:
+    """What stands in the last level of such an object."""
+    for _ in range(levels):
+        document = cast("dict[str, object]", document)["a"]
+    return document
+
+
+def test_call_stacks_of_ten_thousand_frames_are_read(world: World) -> None:
+    """A tree that json.loads gives up on is read by a stack of our own, to its last frame."""
+    frames = 10_000
+    body = b'{"subFrames":[' * frames + b'{"sampleCount":7}' + b"]}" * frames
+    node: Any = world.client(raw(body)).logs("s").document
+    for _ in range(frames):
+        [node] = node["subFrames"]
+    assert node == {"sampleCount": 7.0}
+    assert type(node["sampleCount"]) is float
+
+
+def test_fifty_thousand_levels_are_the_limit(world: World) -> None:
+    """The last level allowed is read, one more is refused."""
+    client = world.client(raw(nested(49_999, b"{}")), raw(nested(50_000, b"{}")))
+    assert unwrapped(client.metrics("apps", "1").document, 49_999) == {}
+    with pytest.raises(BadAnswer, match=r"account main, app 1: .*nested too deep"):
+        client.metrics("apps", "1")
+
+
+def test_nothing_but_brackets_takes_no_memory() -> None:
+    """Of megabytes of opening brackets, the first thousands are looked at."""
+    body = b"[" * 16_000_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadAnswer, match="nested too deep"):
+            loads_deep(body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 16_000_000
+
+
+def test_a_deep_answer_that_is_cut_off_is_asked_for_again(world: World) -> None:
+    """Wherever the end is missing, in a word or behind a bracket, it is a lost connection."""
+    body = nested(5000, b'[true, {"b": {"c": "\\u00e9"}}]')
+    cuts = [body[:-1], body[:-4000], body[: body.index(b"rue")], body[: body.index(b"u00e9")]]
+    client = world.client(*(raw(cut) for cut in cuts), raw(body))
+    assert unwrapped(client.metrics("apps", "1").document, 5000) == [True, {"b": {"c": "é"}}]
+    assert world.statuses() == [200] * 5
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        nested(5000, b"1") + b"}",
+        nested(5000, b"1") + b" and more",
+        nested(5000, b"1") + nested(5000, b"1"),
+        nested(5000, b"nonsense"),
+        nested(5000, b"[1,]"),
+        nested(5000, b"{1: 2}"),
+        nested(5000, b"01"),
+        nested(5000, b"NaN"),
+        nested(5000, b'"\\x"'),
+        nested(5000, b'"\n"'),
+        nested(5000, b'"\xff"'),
+        nested(5000, b"1e" + b"9" * 30),
+        b"[" * 5000 + b"]" * 5000,
+        b"[" * 5000,
+    ],
+)
+def test_what_is_deep_and_no_json_is_refused(world: World, body: bytes) -> None:
+    """A deep answer has to be JSON as any other; NaN, which json.loads lets through, is none."""
+    with pytest.raises(BadAnswer, match="the answer is not a JSON object"):
+        world.client(raw(body)).metrics("apps", "1")
+    assert world.statuses() == [200]
+
+
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [
+        (b"-0", 0.0),
+        (b"1.5", 1.5),
+        (b"1e400", inf),
+        (b"-1e-400", 0.0),
+        (b"9" * 308, 1e308),
+        (b"9" * 310, inf),
+        (b"-" + b"9" * 310, -inf),
+        (b"9" * 400, inf),
+        (b"-" + b"9" * 5000, -inf),
+        (b"0." + b"3" * 5000, 1 / 3),
+        (b"1" + b"0" * 1000 + b"e-1000", 1.0),
+    ],
+)
+def test_every_number_in_the_depth_is_a_float(written: bytes, number: float) -> None:
+    """A number of any length costs itself, and digits in a text stay digits."""
+    digits = b'"' + b"1" * 5000 + b'\\""'
+    found = unwrapped(loads_deep(nested(2000, b"[" + written + b"," + digits + b"]")), 2000)
+    assert found == [pytest.approx(number, rel=1e-12), "1" * 5000 + '"']
+    assert type(cast("list[object]", found)[0]) is float
+
+
+DOCUMENTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(DOCUMENTS, st.booleans())
+def test_the_deep_reader_agrees_with_json(document: object, ascii_only: bool) -> None:
+    """An ordinary document is read as json.loads reads it."""
+    body = json.dumps(document, ensure_ascii=ascii_only).encode()
+    assert loads_deep(body) == json.loads(body, parse_int=float)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), DOCUMENTS), max_size=4))
+def test_of_a_key_that_is_there_twice_the_last_counts(members: list[tuple[str, object]]) -> None:
+    """Doubles are resolved as json.loads does, also where the first one was an object."""
+    body = b"{%s}" % b",".join(f"{json.dumps(key)}:{json.dumps(value)}".encode() for key, value in members)
+    assert loads_deep(body) == json.loads(body, parse_int=float)
+
+
+@given(DOCUMENTS, st.data())
+def test_every_cut_of_an_object_is_seen(document: object, data: st.DataObject) -> None:
+    """A document that ends before its end is cut off, wherever that is."""
+    body = json.dumps({"a": document}).encode()
+    length = data.draw(st.integers(1, len(body) - 1))
+    with pytest.raises(httpx.RemoteProtocolError):
+        loads_deep(body[:length])
+
+
+def test_the_parser_in_python_reads_the_same() -> None:
+    """Where ijson has no compiled backend, deep answers are read, cut off and refused all the same."""
+    code = """
+import sys
+from exporter.appstore.reading import loads_deep
+
+for line in sys.stdin.buffer:
+    try:
+        print(loads_deep(line))
+    except Exception as error:
+        print(type(error).__name__)
+"""
+    bodies = [
+        b'{"a": [1, null, "x", {}]}',
+        b'{"a": ' + b"9" * 5000 + b"}",
+        b'{"a": 1',
+        b'{"a": {}',
+        b'{"a": "\\x"}',
+        b'{"a": x}',
+        b"{} x",
+        b"[" * 60_000,
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "IJSON_BACKEND": "python"},
+        input=b"\n".join(bodies),
+        capture_output=True,
+        check=False,
+    )
+    assert done.stdout.decode().splitlines() == [
+        "{'a': [1.0, None, 'x', {}]}",
+        "{'a': inf}",
+        "RemoteProtocolError",
+        "RemoteProtocolError",
+        "ValueError",
+        "ValueError",
+        "ValueError",
+        "BadAnswer",
+    ]
+    assert done.stderr == b""
 
 
 def test_an_encoding_that_was_not_asked_for_is_refused(world: World) -> None:

@@ -17,6 +17,31 @@ from exporter.appstore.jsonapi import (
     printable,
 )
 
+# AppVersionState and AppStoreVersionState of Apple's OpenAPI file, 4.4.1
+APPLES_STATES = [
+    "ACCEPTED",
+    "DEVELOPER_REMOVED_FROM_SALE",
+    "DEVELOPER_REJECTED",
+    "IN_REVIEW",
+    "INVALID_BINARY",
+    "METADATA_REJECTED",
+    "PENDING_APPLE_RELEASE",
+    "PENDING_CONTRACT",
+    "PENDING_DEVELOPER_RELEASE",
+    "PREPARE_FOR_SUBMISSION",
+    "PREORDER_READY_FOR_SALE",
+    "PROCESSING_FOR_APP_STORE",
+    "PROCESSING_FOR_DISTRIBUTION",
+    "READY_FOR_DISTRIBUTION",
+    "READY_FOR_REVIEW",
+    "READY_FOR_SALE",
+    "REJECTED",
+    "REMOVED_FROM_SALE",
+    "WAITING_FOR_EXPORT_COMPLIANCE",
+    "WAITING_FOR_REVIEW",
+    "REPLACED_WITH_NEW_VERSION",
+    "NOT_APPLICABLE",
+]
 NOT_DOCUMENTS: list[object] = [None, [], "text", 7, {}, {"data": None}, {"data": {"id": "1"}}, {"data": "x"}]
 
 
@@ -146,6 +171,72 @@ def test_the_upload_time_is_read_leniently(uploaded: object, epoch: float | None
 def test_only_true_is_expired(expired: object, told: bool) -> None:
     """A flag of another type counts as not set."""
     assert parse_builds({"data": [build(expired=expired)]})[0].expired is told
+
+
+def store_build(data: object) -> dict[str, object]:
+    return {**build(), "relationships": {"appStoreVersion": {"data": data, "links": {}}}}
+
+
+STORE_VERSION = {"type": "appStoreVersions", "id": "s1"}
+
+
+@pytest.mark.parametrize(
+    ("state", "older_state", "released"),
+    [
+        ("READY_FOR_DISTRIBUTION", "READY_FOR_SALE", True),
+        ("READY_FOR_DISTRIBUTION", None, True),
+        (None, "READY_FOR_SALE", True),
+        ("REPLACED_WITH_NEW_VERSION", "REPLACED_WITH_NEW_VERSION", True),
+        ("READY_FOR_DISTRIBUTION", "DEVELOPER_REMOVED_FROM_SALE", True),
+        (None, "REMOVED_FROM_SALE", True),
+        ("WAITING_FOR_REVIEW", "REMOVED_FROM_SALE", True),
+        ("PENDING_DEVELOPER_RELEASE", "PENDING_DEVELOPER_RELEASE", False),
+        ("PENDING_APPLE_RELEASE", None, False),
+        ("PROCESSING_FOR_DISTRIBUTION", "PROCESSING_FOR_APP_STORE", False),
+        ("PREPARE_FOR_SUBMISSION", ["READY_FOR_SALE"], False),
+        (None, "PREORDER_READY_FOR_SALE", False),
+        ("A_STATE_TO_COME", "REJECTED", False),
+        ("A_STATE_TO_COME", "NOT_APPLICABLE", None),
+        (None, None, None),
+        ({}, 5, None),
+    ],
+)
+def test_a_build_is_released_if_its_version_was_on_the_store(
+    state: object, older_state: object, released: bool | None
+) -> None:
+    """Either of Apple's two states tells whether a version is or was on the store; a new one does not."""
+    version = {**STORE_VERSION, "attributes": {"appVersionState": state, "appStoreState": older_state}}
+    document = {"data": [store_build(STORE_VERSION)], "included": [version]}
+    assert [found.released for found in parse_builds(document)] == [released]
+
+
+@pytest.mark.parametrize("data", ["s1", 5, [], {}, [STORE_VERSION], {"id": None}, {"id": "other"}])
+def test_a_relationship_that_leads_nowhere_tells_nothing(data: object) -> None:
+    """Without the included App Store version it is unknown whether the build was released."""
+    version = {**STORE_VERSION, "attributes": {"appVersionState": "READY_FOR_DISTRIBUTION"}}
+    assert parse_builds({"data": [store_build(data)], "included": [version]})[0].released is None
+
+
+def test_a_build_without_an_app_store_version_was_not_released() -> None:
+    """Null is Apple's word for a build that is in no version; a relationship of links only says nothing."""
+    links_only = {**build(), "relationships": {"appStoreVersion": {"links": {}}}}
+    found = parse_builds({"data": [store_build(None), links_only, build()]})
+    assert [one.released for one in found] == [False, None, None]
+
+
+def test_both_states_are_those_of_apples_lists() -> None:
+    """Every state of the specification is known, except NOT_APPLICABLE, which says nothing."""
+    known = {
+        state: parse_builds(
+            {
+                "data": [store_build(STORE_VERSION)],
+                "included": [{**STORE_VERSION, "attributes": {"appStoreState": state}}],
+            }
+        )[0].released
+        for state in APPLES_STATES
+    }
+    assert [state for state, released in known.items() if released is None] == ["NOT_APPLICABLE"]
+    assert sum(released is True for released in known.values()) == 5
 
 
 @pytest.mark.parametrize("links", [None, [], {}, {"next": None}, {"next": ""}, {"next": 5}])

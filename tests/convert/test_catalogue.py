@@ -95,7 +95,7 @@ def test_the_direction_that_is_worse_is_known_for_listed_metrics() -> None:
 
 
 def test_all_attributes_of_metrics_are_explained() -> None:
-    """An attribute that a companion, or a metric of insights or diagnostics bears, is in the list of attributes."""
+    """An attribute that a companion or another metric bears is in the list of attributes."""
     borne = {name for companion in COMPANIONS for name in companion.attributes}
     borne |= {name for metric in (*INSIGHT_METRICS, *DIAGNOSTIC_METRICS) for name in metric.attributes}
     assert borne <= set(ATTRIBUTES)

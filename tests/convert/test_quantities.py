@@ -28,6 +28,7 @@ FULL_WIDTH = {ord(digit): chr(0xFF10 + int(digit)) for digit in "0123456789"}
     [
         ("1073.76 MB", 1_073_760_000),
         ("1073.76MB", 1_073_760_000),
+        ("1073.76  MB", 1_073_760_000),
         ("2,147.48 MB", 2_147_480_000),
         ("1,024 MB", 1_024_000_000),
         ("Total of 1073.76 MB of disk writes", 1_073_760_000),
@@ -123,7 +124,15 @@ def test_a_duration_in_words_is_seconds(text: str, duration: float) -> None:
     [
         *("", " ", "MB", "5", "5 MB/s", "5 parsecs", "5 Mbit", "-5 MB", "−5 MB", "10-20 MB", "10–20 MB"),
         *("nan MB", "inf MB", "1e3 MB", "x5 MB", "5_MB", ".5 MB", ",5 MB", "1..5 MB", "10² MB", "½ MB"),
-        *("1,2.3,4 MB", "1.2.3 MB", "1,0240,000 MB", "1,024.000.5 MB", "0 500 MB", "1.2.3 MB then 5 MB"),
+        *(
+            "1,2.3,4 MB",
+            "1.2.3 MB",
+            "1,0240,000 MB",
+            "1,024.000.5 MB",
+            "1,024'000 MB",
+            "0 500 MB",
+            "1.2.3 MB then 5 MB",
+        ),
         *("5 mo", "5 to", "5 go", "5 o", "9" * 297 + " TB", "9" * 400 + " MB", "x" * 300 + " 5 MB"),
     ],
 )
@@ -142,7 +151,6 @@ def test_what_is_no_size_is_none(text: str) -> None:
         "1 min 1.2.3 s",
         "5 MB",
         "3 ms/s",
-        "9" * 298 + " h 5 s",
         "x" * 300 + "5 s",
     ],
 )

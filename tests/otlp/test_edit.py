@@ -126,15 +126,15 @@ def test_the_named_times_move_and_no_other(windows: list[tuple[int, int]], times
 
 
 @pytest.mark.parametrize(
-    ("body", "names"),
+    ("body", "expected"),
     [
         (body_of([gauge("b", 1), gauge("a", 2)], [histogram("x", [(1, 2)]), gauge("a", 1)]), ["a", "b", "x"]),
         (Body(b"", 0), []),
     ],
 )
-def test_names_are_sorted_and_unique(body: Body, names: list[str]) -> None:
+def test_names_are_sorted_and_unique(body: Body, expected: list[str]) -> None:
     """A message about a body names each of its metrics once."""
-    assert names(body) == names
+    assert names(body) == expected
 
 
 def test_a_metric_without_data_has_no_points() -> None:

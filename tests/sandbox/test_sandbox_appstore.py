@@ -15,7 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from exporter.sandbox import AppStoreSandbox, Fault, error_body
 
 VENDOR = "application/vnd.apple.xcode-metrics+json"
-BOTH = f"{VENDOR}, application/json"
+LOGS = "application/vnd.apple.diagnostic-logs+json"
+OVERVIEW = "application/vnd.apple.xcode-overview+json"
+BOTH = f"{VENDOR}, {LOGS}, {OVERVIEW}, application/json"
 NOW = 1_780_000_000.0
 BANK = "1540000001"
 
@@ -103,6 +105,7 @@ def test_builds_come_with_their_version() -> None:
         "filter[app]": "1540000002",
         "filter[expired]": "false",
         "filter[processingState]": "VALID",
+        "filter[preReleaseVersion.version]": "3.40.0,3.39.0",
         "include": "preReleaseVersion",
         "sort": "-uploadedDate",
         "limit": "4",
@@ -153,16 +156,18 @@ def test_builds_of_an_app_take_no_sort() -> None:
 def test_pages_are_followed_to_the_end_without_loss() -> None:
     """links.next is absolute, bears a cursor, and is absent at the end."""
     with opened(page_size_max=5) as (sandbox, client):
-        url: str | None = "/v1/builds?include=preReleaseVersion&limit=200&sort=-uploadedDate"
+        small = f"filter[app]={BANK},1540000003"
+        url: str | None = f"/v1/builds?{small}&include=preReleaseVersion&limit=200&sort=-uploadedDate"
         ids: list[str] = []
         while url:
             document = client.get(url).json()
             assert len(document["data"]) <= 5
-            assert len(document["included"]) == len(document["data"])
+            named = {build["relationships"]["preReleaseVersion"]["data"]["id"] for build in document["data"]}
+            assert {item["id"] for item in document["included"]} == named
             ids += [build["id"] for build in document["data"]]
             url = document["links"].get("next")
             assert url is None or url.startswith(f"{sandbox.url}/v1/builds?")
-        assert len(ids) == len(set(ids)) == document["meta"]["paging"]["total"] == 48
+        assert len(ids) == len(set(ids)) == document["meta"]["paging"]["total"] == 47
 
 
 def test_a_last_page_of_one_is_not_forgotten() -> None:
@@ -225,6 +230,20 @@ def test_a_payload_of_ones_own_is_served_as_it_is() -> None:
         ("/v1/builds/1/perfPowerMetrics", 404, "NOT_FOUND"),
         ("/v1/apps/", 404, "PATH_ERROR"),
         ("/v1/builds/1/builds", 404, "PATH_ERROR"),
+        ("/v1/builds/1/performanceOverviews", 404, "PATH_ERROR"),
+        ("/v1/apps/1/diagnosticSignatures", 404, "PATH_ERROR"),
+        ("/v1/diagnosticSignatures", 404, "PATH_ERROR"),
+        ("/v1/builds/1/diagnosticSignatures", 404, "NOT_FOUND"),
+        ("/v1/builds/1/diagnosticSignatures?sort=weight", 400, "PARAMETER_ERROR.ILLEGAL"),
+        ("/v1/builds/1/diagnosticSignatures?filter[diagnosticType]=CRASHES", 400, "PARAMETER_ERROR.INVALID"),
+        ("/v1/builds/1/diagnosticSignatures?fields[diagnosticSignatures]=x", 400, "PARAMETER_ERROR.INVALID"),
+        ("/v1/diagnosticSignatures/1/logs", 404, "NOT_FOUND"),
+        ("/v1/diagnosticSignatures/1/logs?limit=201", 400, "PARAMETER_ERROR.INVALID"),
+        ("/v1/diagnosticSignatures/1/logs?cursor=x", 400, "PARAMETER_ERROR.ILLEGAL"),
+        ("/v1/apps/1/performanceOverviews", 404, "NOT_FOUND"),
+        (f"/v1/apps/{BANK}/performanceOverviews?limit=1", 400, "PARAMETER_ERROR.ILLEGAL"),
+        ("/v1/builds?filter[buildAudienceType]=ALL", 400, "PARAMETER_ERROR.INVALID"),
+        ("/v1/builds?fields[appStoreVersions]=colour", 400, "PARAMETER_ERROR.INVALID"),
         ("/v2/apps", 404, "PATH_ERROR"),
         ("/", 404, "PATH_ERROR"),
     ],

@@ -108,7 +108,7 @@ def test_the_newest_version_regresses_beyond_its_margin_and_is_remarked_upon() -
     average = sum(p["value"] for p in earlier) / len(earlier)
     assert newest["value"] / average == pytest.approx(1.6, abs=0.05)
     assert newest["value"] - newest["errorMargin"] > average
-    (regression,) = payload["insights"]["regressions"]
+    regression = payload["insights"]["regressions"][0]
     assert (regression["metricCategory"], regression["metric"]) == ("LAUNCH", "launchTime")
     assert regression["latestVersion"] == newest["version"]
     assert regression["referenceVersions"] == [p["version"] for p in earlier]
@@ -120,6 +120,15 @@ def test_the_newest_version_regresses_beyond_its_margin_and_is_remarked_upon() -
     )
     assert population["latestVersionValue"] == newest["value"]
     assert population["deltaPercentage"] == pytest.approx(100 * (newest["value"] / average - 1), abs=0.1)
+
+
+def test_an_insight_is_withdrawn_when_the_numbers_settle() -> None:
+    """Disk writes are high in the first week after the release; then Apple says nothing of them any more."""
+    remarked = [
+        [i["metric"] for i in Store().metrics_payload(BANK, day)["insights"]["regressions"]]
+        for day in range(13)
+    ]
+    assert remarked == [["launchTime", "diskWrites"]] * 4 + [["launchTime"]] * 9
 
 
 def test_the_next_version_repairs_it() -> None:

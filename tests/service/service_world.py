@@ -25,11 +25,13 @@ from opentelemetry.sdk.resources import Resource
 from exporter.appstore.auth import TokenAuth, load_private_key
 from exporter.appstore.client import AppStoreClient
 from exporter.appstore.quota import Quota
-from exporter.cycle import SCOPE, Cycle, CycleReport
+from exporter.cycle import Cycle
 from exporter.deliver import Deliverer
+from exporter.intake import SCOPE
 from exporter.otlp.encode import Body, encode
 from exporter.otlp.http_sink import HttpSink
 from exporter.otlp.sink import Outcome, Reply
+from exporter.report import CycleReport
 from exporter.sandbox import AppStoreSandbox, OtlpReceiver, Point, Store
 from exporter.sandbox.loopback import Answer, LoopbackServer, Request
 from exporter.sandbox.points import SeriesKey, read_points
@@ -175,7 +177,7 @@ def put(
 def settings_of(environ: Mapping[str, str], **overrides: object) -> Settings:
     """Settings from an environment; `limits__key_share=1` stands for PERFPOWER__LIMITS__KEY_SHARE."""
     more = {f"PERFPOWER__{name.upper()}": str(value) for name, value in overrides.items()}
-    return load(None, {**environ, **more})
+    return load(None, {"PERFPOWER__DIAGNOSTICS__VERSIONS": "0", **environ, **more})
 
 
 def quick(state: State) -> State:

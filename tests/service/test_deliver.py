@@ -11,7 +11,7 @@ import pytest
 from opentelemetry.sdk.resources import Resource
 
 from exporter.convert.distributions import Window, bucket_bounds, distribution, owed
-from exporter.cycle import SCOPE
+from exporter.intake import SCOPE
 from exporter.deliver import Deliverer
 from exporter.otlp.encode import Body, encode
 from exporter.otlp.http_sink import HttpSink

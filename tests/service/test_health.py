@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from exporter.cycle import CycleReport
+from exporter.report import CycleReport
 from exporter.deliver import Delivery
 from exporter.errors import ConfigError, CredentialsRefused, StateError
 from exporter.health import HealthServer

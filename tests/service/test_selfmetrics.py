@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 import pytest
 
 from exporter.convert.catalogue import OWN_METRICS
-from exporter.cycle import CycleReport
+from exporter.report import CycleReport
 from exporter.deliver import Delivery
 from exporter.endpoint import open_sdk_exporter, open_sink
 from exporter.errors import NotFound

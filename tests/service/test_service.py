@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from exporter import service
-from exporter.cycle import CycleReport
+from exporter.report import CycleReport
 from exporter.deliver import Delivery
 from exporter.sandbox import AppStoreSandbox, Fault, OtlpFault, OtlpReceiver, Sandbox
 from exporter.service import Exporter, cron_trigger, poll_is_due, settings_digest

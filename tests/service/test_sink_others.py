@@ -11,7 +11,7 @@ from google.protobuf import json_format
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from exporter.convert.distributions import bucket_bounds, distribution, owed
-from exporter.cycle import SCOPE
+from exporter.intake import SCOPE
 from exporter.otlp.encode import Body, encode
 from exporter.otlp.local_sinks import ConsoleSink, FileSink
 from exporter.otlp.sink import Outcome, Reply

@@ -6,21 +6,28 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from exporter.appstore.jsonapi import Build
+from exporter.appstore.payloads.diagnostics import Signature
+from exporter.appstore.plan import Key, Past
+from exporter.convert.diagnostics import Observation, Versions
 from exporter.convert.distributions import Window
 from exporter.errors import StateError
 from exporter.otlp.encode import Body
 from exporter.state import Answered, Item, Source, State, recent_requests
+from exporter.state.diagnostics import Diagnostics
+from exporter.state.schema import MIGRATIONS
 from tests.service.service_world import NOW, SECOND, ended, put
 
 APP = Source("main", "1", "")
 BUILD = Source("main", "1", "b")
+STEP = Key("1", "logs", "s1")
 AT = round(NOW * SECOND)
 
 
@@ -42,6 +49,39 @@ def store(state: State, source: Source = APP, number: int = 1) -> None:
         owed_at=AT + number,
         windows={b"s1": Window(b"c %d" % number, AT + number), b"s2": Window(b"c", AT + number)},
         seen=[b"s1", b"s2"],
+    )
+
+
+def build(version: str) -> Build:
+    return Build(f"build {version}", "77", version, "IOS", NOW, False, True)
+
+
+def store_signatures(state: State, version: str, weights: Sequence[tuple[str, float | None]]) -> None:
+    """The signatures of a build as a poll stores them."""
+    source = Source("main", "1", f"build {version}", "signatures")
+    signatures = [Signature(name, "HANGS", "main", weight, None, ()) for name, weight in weights]
+    state.store(
+        source,
+        "com.example.app",
+        b"digest",
+        AT,
+        1,
+        gauges=[Body(b"weights", 1)],
+        also=lambda execute: Diagnostics(state).put_signatures(execute, source, signatures),
+    )
+
+
+def store_logs(state: State, signature: str, identities: Sequence[bytes], at: int = AT) -> None:
+    """The logs of a signature as a poll stores them: an event, a value and a problem."""
+    Diagnostics(state).store_logs(
+        Source("main", "1", "build 2.0", "signatures"),
+        signature,
+        "iOS",
+        at,
+        events=[Body(b"events", 2, "logs")],
+        observations=[Observation("m", (("device", "iPhone13,3"),), 1.5)],
+        identities=identities,
+        problems={"p": Versions("1.0", "2.0")},
     )
 
 
@@ -189,10 +229,23 @@ WRITES: dict[str, Callable[[State], object]] = {
     "replace_body by nothing": lambda state: state.replace_body(next(state.snapshot()), Body(b"", 0)),
     "keep_only": lambda state: state.keep_only(lambda answered: False),
     "move_windows": lambda state: state.move_windows(
-        "main", "1", {AT + 1: AT + 50}, lambda body: Body(body.data + b" moved", body.points)
+        "main", "1", {AT: AT + 49, AT + 1: AT + 50}, lambda body: Body(body.data + b" moved", body.points)
     ),
     "add_request": lambda state: state.add_request("KEY", NOW + 7200),
     "finish_run": lambda state: state.finish_run("main", NOW + 1, b"other"),
+    "asked": lambda state: state.asked("main", STEP, NOW),
+    "refused": lambda state: state.refused("main", STEP, NOW),
+    "deferred": lambda state: state.deferred("main", [STEP, Key("1", "logs", "s2")], NOW),
+    "hold_builds": lambda state: Diagnostics(state).hold_builds("main", "1", [build("2.0")]),
+    "signatures": lambda state: store_signatures(state, "2.0", [("s1", 0.5)]),
+    "touch_problems": lambda state: Diagnostics(state).touch_problems(
+        "main", "1", "iOS", {"p": Versions("1.0", "3.0")}, AT
+    ),
+    "store_logs": lambda state: store_logs(state, "s1", [b"log"]),
+    "no_logs": lambda state: Diagnostics(state).no_logs("main", "1", "s0"),
+    "flush": lambda state: Diagnostics(state).flush(
+        "main", "1", [1], owed=[Body(b"h", 1)], owed_at=AT, windows={b"d": Window(b"c", AT)}
+    ),
 }
 
 
@@ -209,6 +262,9 @@ def test_a_write_happens_whole_or_not_at_all(path: Path, write: str, error: Exce
         state = State(path)
         store(state)
         state.add_request("KEY", NOW)
+        Diagnostics(state).hold_builds("main", "1", [build("1.0")])
+        store_signatures(state, "1.0", [("s0", 0.1)])
+        store_logs(state, "s3", [b"before"])
         state.finish_run("main", NOW, b"settings")
         return state
 
@@ -234,6 +290,123 @@ def test_a_write_happens_whole_or_not_at_all(path: Path, write: str, error: Exce
                 break
         stopped += 1
     assert stopped >= 3
+
+
+def test_a_file_of_the_first_version_is_taken_over(path: Path) -> None:
+    """What a file of the first release holds is there after the migration, and is what it was."""
+    path.parent.mkdir(parents=True)
+    name, script = MIGRATIONS[0]
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(script)
+        db.execute("CREATE TABLE migration (number INTEGER PRIMARY KEY, name TEXT NOT NULL)")
+        db.execute("INSERT INTO migration VALUES (1, ?)", [name])
+        db.execute("INSERT INTO source VALUES ('main', '1', 'com.example.app', 'b', x'01', 5, 7)")
+        db.execute("INSERT INTO snapshot VALUES (1, 'main', '1', 'b', 5, 0, 3, x'0a')")
+        db.execute("INSERT INTO outbox VALUES (4, 'main', '1', 5, 1, x'0b')")
+        db.execute("INSERT INTO window VALUES ('main', '1', x'0c', x'0d', 5, 6)")
+        db.execute("INSERT INTO attempt VALUES ('main', '1', 12.5)")
+        db.commit()
+    with closing(State(path)) as state:
+        assert state.answered() == [Answered(BUILD, "com.example.app", 5, 7)]
+        assert state.digest(BUILD) == b"\x01"
+        assert list(state.outbox()) == [Item(4, "outbox", Source("main", "1"), 5, False, Body(b"\x0b", 1))]
+        assert list(state.snapshot()) == [Item(1, "snapshot", BUILD, 5, False, Body(b"\x0a", 3))]
+        assert state.windows("main", "1") == {b"\x0c": Window(b"\x0d", 5)}
+        assert state.past("main") == {Key("1", "metrics"): Past(12.5, None, None)}
+
+
+def test_a_signature_is_pending_until_its_logs_are_stored_and_again_when_its_weight_changes(
+    path: Path,
+) -> None:
+    """Logs are due for a signature that is new or of another weight, and for no other, restarts included."""
+
+    def pending() -> set[str]:
+        with closing(State(path)) as state:
+            return {known.id for known in Diagnostics(state).signatures("main", "1") if known.pending}
+
+    def stored(weights: Sequence[tuple[str, float | None]]) -> None:
+        with closing(State(path)) as state:
+            store_signatures(state, "2.0", weights)
+
+    stored([("s1", 0.5), ("s2", None)])
+    assert pending() == {"s1", "s2"}
+    with closing(State(path)) as state:
+        store_logs(state, "s1", [b"log"])
+        Diagnostics(state).no_logs("main", "1", "s2")
+    assert pending() == set()
+    stored([("s1", 0.5), ("s2", None), ("s3", 0.1)])
+    assert pending() == {"s3"}
+    stored([("s1", 0.6), ("s2", 0.2)])
+    assert pending() == {"s1", "s2"}
+
+
+def test_builds_that_are_no_longer_held_leave_nothing_but_what_was_sent(path: Path) -> None:
+    """Their signatures and gauges go; the identities of their logs stay for 90 days, problems for 180."""
+    day = 24 * 3600 * SECOND
+    with closing(State(path)) as state:
+        diagnostics = Diagnostics(state)
+        diagnostics.hold_builds("main", "1", [build("2.0"), build("1.0")])
+        assert diagnostics.builds("main", "1") == [build("2.0"), build("1.0")]
+        store_signatures(state, "2.0", [("s1", 0.5)])
+        store_signatures(state, "1.0", [("s0", 0.5)])
+        store_logs(state, "s1", [b"log"])
+        store_logs(state, "s1", [b"of a held build"], AT + 365 * day)
+        assert diagnostics.seen("main", "1") == {b"log", b"of a held build"}
+        diagnostics.hold_builds("main", "1", [build("1.0")])
+        assert {known.id for known in diagnostics.signatures("main", "1")} == {"s0"}
+        assert {answered.source.build_id for answered in state.answered()} == {"build 1.0"}
+        assert {item.source.build_id for item in state.snapshot()} == {"build 1.0"}
+        store_logs(state, "s0", [b"new"], AT + (365 + 89) * day)
+        assert diagnostics.seen("main", "1") == {b"of a held build", b"new"}
+        assert diagnostics.problems("main", "1", "iOS") == {"p": Versions("1.0", "2.0")}
+        diagnostics.touch_problems("main", "1", "iOS", {}, AT + (365 + 89 + 181) * day)
+        assert diagnostics.problems("main", "1", "iOS") == {}
+
+
+def test_observations_wait_until_they_are_flushed(path: Path) -> None:
+    """Values are there after a kill, and go in the transaction that puts their histograms into the outbox."""
+    with closing(State(path)) as state:
+        store_logs(state, "s1", [b"log"])
+    with closing(State(path)) as state:
+        diagnostics = Diagnostics(state)
+        ((row, observation),) = diagnostics.observations("main", "1")
+        assert observation == Observation("m", (("device", "iPhone13,3"),), 1.5)
+        assert [item.body.signal for item in state.outbox()] == ["logs"]
+        windows = {b"d": Window(b"c", AT)}
+        diagnostics.flush("main", "1", [row], owed=[Body(b"h", 1)], owed_at=AT, windows=windows)
+        assert diagnostics.observations("main", "1") == []
+        assert [item.body.signal for item in state.outbox()] == ["logs", "metrics"]
+        assert state.windows("main", "1", "signatures") == windows
+        assert state.windows("main", "1") == {}
+
+
+def test_a_step_waits_since_it_was_first_put_off(path: Path) -> None:
+    """Putting off again does not restart the wait, asking ends it, and old steps are forgotten."""
+    other = Key("1", "overview")
+    with closing(State(path)) as state:
+        state.deferred("main", [STEP], NOW)
+        state.deferred("main", [STEP, other], NOW + 10)
+        assert state.past("main") == {STEP: Past(None, NOW, None), other: Past(None, NOW + 10, None)}
+        state.asked("main", STEP, NOW + 20)
+        state.refused("main", other, NOW + 30)
+        assert state.past("main") == {
+            STEP: Past(NOW + 20, None, None),
+            other: Past(NOW + 30, None, NOW + 30),
+        }
+        state.finish_run("main", NOW + 25 + 30 * 24 * 3600, b"")
+        assert set(state.past("main")) == {other}
+
+
+def test_a_copy_in_memory_leaves_the_file_alone(path: Path) -> None:
+    """`plan` works on a copy, beside the exporter that holds the file; without a file it begins empty."""
+    with closing(State(None, copy_of=path)) as copy:
+        assert copy.answered() == []
+    with closing(State(path)) as state:
+        store(state)
+        with closing(State(None, copy_of=path)) as copy:
+            assert copy.answered() == state.answered()
+            copy.keep_only(lambda answered: False)
+        assert len(state.answered()) == 1
 
 
 KILLED_WRITER = """
@@ -345,7 +518,7 @@ def test_each_migration_is_recorded_with_its_name(path: Path) -> None:
     for _ in range(2):
         State(path).close()
         with closing(sqlite3.connect(path)) as db:
-            assert db.execute("SELECT * FROM migration").fetchall() == [(1, "first")]
+            assert db.execute("SELECT * FROM migration").fetchall() == [(1, "first"), (2, "diagnostics")]
 
 
 def test_a_file_being_made_when_the_process_ended_is_made_again(path: Path) -> None:

@@ -121,10 +121,20 @@ class DiagnosticLogs:
 
 
 def parse_signatures(documents: Iterable[object]) -> Signatures:
-    """All pages of `/v1/builds/{id}/diagnosticSignatures` → Signatures."""
+    """All pages of `/v1/builds/{id}/diagnosticSignatures` → Signatures. A build may have none.
+
+    Raises:
+        BadAnswer: a page has no `data` list, or there is nothing in them that could be understood. What is
+            stored from earlier answers is better than that.
+    """
     reader, found = Reader(), dict[str, Signature]()
     for document in documents:
-        for resource in reader.objects(reader.mapping(document).get("data")):
+        if not isinstance(document, dict) or not isinstance(document.get("data"), list):
+            raise BadAnswer(
+                "the answer has no data list, so it is no page of diagnosticSignatures",
+                remedy="The last good data stays. If it persists, Apple has changed the format.",
+            )
+        for resource in reader.objects(document["data"]):
             signature = _signature(resource, reader)
             if signature is None:
                 reader.left_out["no_signature"] += 1
@@ -132,6 +142,11 @@ def parse_signatures(documents: Iterable[object]) -> Signatures:
                 reader.left_out["duplicate"] += 1
             else:
                 found[signature.id] = signature
+    if not found and reader.left_out:
+        raise BadAnswer(
+            f"no signature in the answer could be understood ({dict(reader.left_out)})",
+            remedy="The last good data stays. If it persists, Apple has changed the format.",
+        )
     return Signatures(tuple(found.values()), reader.left_out)
 
 
@@ -139,7 +154,8 @@ def parse_logs(document: object) -> DiagnosticLogs:
     """A decoded `diagnosticLogs` document → DiagnosticLogs. A signature without logs gives none.
 
     Raises:
-        BadAnswer: the document has no `productData` list. The logs are then asked for again.
+        BadAnswer: the document has no `productData` list, or holds no log but things that could not be
+            understood. The logs are then asked for again.
     """
     if not isinstance(document, dict) or not isinstance(document.get("productData"), list):
         raise BadAnswer(
@@ -155,6 +171,11 @@ def parse_logs(document: object) -> DiagnosticLogs:
         )
         for product in reader.objects(document["productData"])
     )
+    if reader.left_out and not any(product.logs for product in products):
+        raise BadAnswer(
+            f"no log in the answer could be understood ({dict(reader.left_out)})",
+            remedy="The next poll asks again. If it persists, Apple has changed the format.",
+        )
     return DiagnosticLogs(products, reader.left_out)
 
 
@@ -164,12 +185,16 @@ def trend_of(direction: object) -> int | None:
 
 
 def reference_versions(raw: object, reader: Reader) -> tuple[tuple[str, float], ...]:
-    """`[{version, value}]` → pairs, each version once; those without either are left out."""
+    """`[{version, value}]` → pairs, each version once, the first counts; others are left out."""
     found: dict[str, float] = {}
     for item in reader.objects(raw):
-        version, value = reader.text(item.get("version")), reader.value(item.get("value"))
-        if version and value is not None:
-            found.setdefault(version, value)
+        version, value = reader.text(item.get("version")), finite(item.get("value"))
+        if value is None:
+            reader.left_out["no_value" if item.get("value") is None else "not_a_number"] += 1
+        elif not version or version in found:
+            reader.left_out["duplicate" if version else "no_version"] += 1
+        else:
+            found[version] = value
     return tuple(found.items())
 
 
@@ -264,7 +289,7 @@ def _frame(node: dict[str, Any], depth: int) -> Frame:
 def line_number(raw: object) -> int | None:
     """A line number, which Apple sends as a text; None where it is none, or 0 for unknown."""
     if type(raw) is float:
-        return int(raw) if 0 < raw < 1e9 else None
+        return int(raw) if 1 <= raw < 1e9 else None
     text = raw.strip() if isinstance(raw, str) else ""
     return int(text) or None if text.isascii() and text.isdigit() and len(text) < 10 else None
 

@@ -60,7 +60,8 @@ def parse_overview(document: object) -> Overview:
     """A decoded `xcodeOverview` document → Overview. An app without data has neither signatures nor goals.
 
     Raises:
-        BadAnswer: it has not even the outline of an overview: neither `signatures` nor `categories`.
+        BadAnswer: it has not even the outline of an overview, neither `signatures` nor `categories`; or there
+            is nothing in it that could be understood.
     """
     if not isinstance(document, dict) or not (
         isinstance(document.get("signatures"), dict) or isinstance(document.get("categories"), list)
@@ -70,12 +71,19 @@ def parse_overview(document: object) -> Overview:
             remedy="The last good data stays. If it persists, Apple has changed the format.",
         )
     reader = Reader()
+    signatures = tuple(_signatures(document.get("signatures"), reader))
+    goals = tuple(_goals(document.get("categories"), reader))
+    if reader.left_out and not (signatures or goals):
+        raise BadAnswer(
+            f"nothing in the answer could be understood ({dict(reader.left_out)})",
+            remedy="The last good data stays. If it persists, Apple has changed the format.",
+        )
     about = reader.mapping(document.get("appMetadata"))
     return Overview(
         platform=platform_name(reader.text(about.get("platform"))),
         latest_version=reader.text(about.get("latestVersion")),
-        signatures=tuple(_signatures(document.get("signatures"), reader)),
-        goals=tuple(_goals(document.get("categories"), reader)),
+        signatures=signatures,
+        goals=goals,
         left_out=reader.left_out,
     )
 
@@ -85,7 +93,9 @@ def with_goals(payload: XcodeMetrics, goals: Iterable[Goal]) -> XcodeMetrics:
 
     A goal that is put in counts as offered, as if it had come with the metrics.
     """
-    given = {_place(goal.category, goal.metric, goal.device, goal.percentile): goal.value for goal in goals}
+    given: dict[tuple[str, ...], float] = {}
+    for goal in goals:
+        given.setdefault(_place(goal.category, goal.metric, goal.device, goal.percentile), goal.value)
     added = 0
 
     def completed(metric: Metric, dataset: Dataset) -> Dataset:
@@ -139,7 +149,11 @@ def _goals(raw: object, reader: Reader) -> Iterator[Goal]:
                 criteria = reader.mapping(dataset.get("filterCriteria"))
                 goal = reader.value(reader.mapping(dataset.get("recommendedMetricGoal")).get("value"))
                 device = reader.text(criteria.get("device"))
-                if goal is not None and all(names) and device:
+                if goal is None:
+                    continue
+                if not (all(names) and device):
+                    reader.left_out["no_device" if all(names) else "no_metric"] += 1
+                else:
                     yield Goal(*names, device, reader.text(criteria.get("percentile")), goal)
 
 

@@ -14,15 +14,9 @@ import click
 from click.core import ParameterSource
 
 from exporter import __version__
+from exporter.cli import looking
+from exporter.cli.options import CONFIG
 from exporter.errors import ConfigError, ExporterError
-
-_CONFIG = click.option(
-    "--config",
-    "-c",
-    type=click.Path(path_type=Path),
-    envvar="PERFPOWER_CONFIG",
-    help="The configuration file; a single account needs none. [env: PERFPOWER_CONFIG]",
-)
 
 
 class _Commands(click.Group):
@@ -49,7 +43,7 @@ def main() -> None:
 
 
 @main.command()
-@_CONFIG
+@CONFIG
 @click.option(
     "--sandbox",
     is_flag=True,
@@ -78,7 +72,7 @@ def run(config: Path | None, sandbox: bool) -> None:
 
 
 @main.command()
-@_CONFIG
+@CONFIG
 @click.option("--dry-run", is_flag=True, help="Print what would be sent; send and store nothing.")
 @click.pass_context
 def once(ctx: click.Context, config: Path | None, dry_run: bool) -> None:
@@ -101,7 +95,7 @@ def once(ctx: click.Context, config: Path | None, dry_run: bool) -> None:
 
 
 @main.command()
-@_CONFIG
+@CONFIG
 @click.pass_context
 def check(ctx: click.Context, config: Path | None) -> None:
     """Try configuration, state folder, endpoint, key, apps and rate limit; count the series.
@@ -135,6 +129,10 @@ def sandbox() -> None:
         for name, value in both.environ().items():
             click.echo(f"export {name}='{value}'")
         stop.wait()
+
+
+for _command in looking.COMMANDS:
+    main.add_command(_command)
 
 
 def _configured(config: Path | None, level: str = "") -> tuple[Any, Any]:
