@@ -5,19 +5,14 @@ What ended before its end is an httpx.TransportError, whoever noticed it; what c
 
 from __future__ import annotations
 
-import json
-import re
-import sys
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from decimal import Decimal
-from math import inf
-from typing import Any
 
 import httpx
 
+from exporter.appstore.documents import NOT_APPLE, loads
 from exporter.appstore.jsonapi import printable
 from exporter.errors import BadAnswer
 
@@ -26,23 +21,14 @@ __all__ = [
     "Answer",
     "Deadline",
     "Received",
-    "loads_deep",
     "parse",
     "read_body",
     "read_error_body",
 ]
 
-NOT_APPLE = "Check base_url and any proxy in between: App Store Connect does not answer like this."
 
 _ERROR_BODY = 64 * 1024
 _PIECE = 64 * 1024
-
-_DEEPEST = 50_000  # a frame of a call stack is two levels: 25,000 frames, far beyond any thread's stack
-_STARTS = frozenset({"start_map", "start_array"})
-_ENDS = frozenset({"end_map", "end_array"})
-_STRING_OR_NUMBER = re.compile(
-    rb'"(?:[^"\\]++|\\.)*+"|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?', re.DOTALL
-)
 
 
 @dataclass(frozen=True)
@@ -115,27 +101,12 @@ def parse(received: Received, types: Collection[str]) -> Answer:
     if content_type and content_type.partition(";")[0].strip().lower() not in types:
         raise _not_json(received)
     try:
-        document = _loads(received.body)
+        document = loads(received.body)
     except ValueError:
         raise _not_json(received) from None
     if not isinstance(document, dict):
         raise _not_json(received)
     return Answer(received.body, received.received_at, document)
-
-
-def loads_deep(body: bytes) -> object:
-    """Return what `json.loads(body, parse_int=float)` would if it knew no depth, in several times its time.
-
-    These are dicts, lists, strings, floats, booleans and None, at most 50,000 levels of them. The text has to
-    be UTF-8 without a byte order mark. NaN and Infinity, which JSON does not have, are refused, and so is an
-    exponent of more than 18 digits. Half a surrogate pair may become a question mark.
-
-    Raises:
-        ValueError: it is not JSON.
-        BadAnswer: it is nested too deep.
-        httpx.RemoteProtocolError: it is an object that was cut off.
-    """
-    return _grown(_tamed(body))
 
 
 def _collect(response: httpx.Response, body: bytearray, limit: int, deadline: Deadline) -> None:
@@ -179,128 +150,6 @@ def _gunzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
         raise httpx.RemoteProtocolError(f"the gzip data is damaged ({error})") from None
     if not inflate.eof:
         raise httpx.RemoteProtocolError("the gzip data is not complete")
-
-
-def _loads(body: bytes) -> object:
-    try:
-        # int() would refuse a number of 4301 digits, and with it the whole answer.
-        return json.loads(body, parse_int=float)
-    except RecursionError:
-        return loads_deep(body)
-    except json.JSONDecodeError as error:
-        if error.msg != "Extra data" and _is_cut_off(body, at_end=error.pos >= len(error.doc.rstrip())):
-            raise _cut_off() from None
-        raise
-    except UnicodeDecodeError:
-        if _is_cut_off(body, at_end=False):
-            raise _cut_off() from None
-        raise
-
-
-def _is_cut_off(body: bytes, *, at_end: bool) -> bool:
-    """Tell whether an object that could not be read was cut off; `at_end`: all of it up to there was JSON."""
-    text = body.strip()
-    if not text.startswith(b"{"):
-        return not text
-    return at_end or not text.endswith(b"}")
-
-
-def _cut_off() -> httpx.RemoteProtocolError:
-    return httpx.RemoteProtocolError("the answer ends in the middle of its JSON")
-
-
-def _grown(body: bytes) -> object:
-    import ijson  # type: ignore[import-untyped]  # here, since a start does not need it
-
-    events: list[tuple[str, Any]] = ijson.sendable_list()
-    parser, tree, at_end = ijson.basic_parse_coro(events), _Tree(), False
-    try:
-        for start in range(0, len(body), _PIECE):
-            parser.send(body[start : start + _PIECE])
-            tree.grow(events)
-        at_end = True
-        parser.close()
-        tree.grow(events)
-    except (ijson.JSONError, ValueError, ArithmeticError) as error:
-        tree.grow(events)
-        if not tree.complete and _is_cut_off(body, at_end=at_end):
-            raise _cut_off() from None
-        raise ValueError(str(error)) from None
-    except BadAnswer:
-        with suppress(ijson.JSONError):  # left open, the parser in Python would complain to stderr
-            parser.close()
-        raise
-    return tree.top[0]
-
-
-class _Tree:
-    """A document that grows by ijson's events, on a stack of its own; it is the one entry of `top`."""
-
-    def __init__(self) -> None:
-        self.top: list[object] = []
-        self._inmost: Any = self.top
-        self._around: list[Any] = []
-        self._key = ""
-
-    @property
-    def complete(self) -> bool:
-        return bool(self.top) and not self._around
-
-    def grow(self, events: list[tuple[str, Any]]) -> None:
-        """Take in the events and empty the list.
-
-        One loop, since it runs millions of times. Each key is kept once, as json does: a third of the memory.
-
-        Raises:
-            BadAnswer: they nest too deep.
-        """
-        inmost, around, key = self._inmost, self._around, self._key
-        for event, value in events:
-            if event == "map_key":
-                key = sys.intern(value)
-                continue
-            if event in _ENDS:
-                inmost = around.pop()
-                continue
-            if event == "number":
-                value = _float(value)
-            elif event in _STARTS:
-                value = {} if event == "start_map" else []
-            if type(inmost) is dict:
-                inmost[key] = value
-            else:
-                inmost.append(value)
-            if event in _STARTS:
-                around.append(inmost)
-                inmost = value
-                if len(around) > _DEEPEST:
-                    raise BadAnswer("the answer's JSON is nested too deep", remedy=NOT_APPLE)
-        events.clear()
-        self._inmost, self._key = inmost, key
-
-
-def _float(number: int | Decimal) -> float:
-    try:
-        return float(number)
-    except OverflowError:
-        return inf if number > 0 else -inf
-
-
-def _tamed(body: bytes) -> bytes:
-    """Return the document with floats in place of integers that may be too long for int().
-
-    Python's limit is 640 digits or more; so many in a row cover one of the parts looked at.
-    """
-    if any(body[start : start + 320].isdigit() for start in range(0, len(body), 320)):
-        return _STRING_OR_NUMBER.sub(_tame, body)
-    return body
-
-
-def _tame(token: re.Match[bytes]) -> bytes:
-    text = token[0]
-    if len(text) <= 320 or text.startswith(b'"'):
-        return text
-    return repr(float(text)).replace("inf", "1e999").encode()
 
 
 def _not_json(received: Received) -> BadAnswer:

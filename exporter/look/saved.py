@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 import httpx
 
 from exporter.appstore.jsonapi import error_summary, printable
-from exporter.appstore.reading import loads_deep
+from exporter.appstore.documents import loads_deep
 from exporter.errors import BadAnswer, ConfigError
 
 Kind = Literal["xcodeMetrics", "diagnosticLogs", "diagnosticSignatures", "xcodeOverview"]

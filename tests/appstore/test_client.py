@@ -28,9 +28,9 @@ from hypothesis import strategies as st
 from exporter.appstore.addresses import base_url
 from exporter.appstore.auth import TokenAuth
 from exporter.appstore.client import Answer, AppStoreClient, Sent
+from exporter.appstore.documents import loads_deep
 from exporter.appstore.jsonapi import App, Build
 from exporter.appstore.quota import Quota
-from exporter.appstore.reading import loads_deep
 from exporter.errors import (
     AgreementMissing,
     AppStoreError,
@@ -1151,7 +1151,7 @@ def test_the_parser_in_python_reads_the_same() -> None:
     """Where ijson has no compiled backend, deep answers are read, cut off and refused all the same."""
     code = """
 import sys
-from exporter.appstore.reading import loads_deep
+from exporter.appstore.documents import loads_deep
 
 for line in sys.stdin.buffer:
     try:

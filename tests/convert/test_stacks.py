@@ -380,6 +380,14 @@ def test_the_frame_to_look_at_has_a_line_among_much_blame() -> None:
     assert "▶ 5 f4999\n" in render((chain,), most_lines=12)
 
 
+def test_blame_beside_the_heaviest_path_is_shown() -> None:
+    """A few blamed frames deep in light branches have a line, however much outweighs them."""
+    heavy = tuple(frame(depth, f"f{depth}", 9, blamed=depth == 50) for depth in range(100))
+    light = tuple(frame(depth, f"g{depth}", 1, blamed=depth == 50) for depth in range(100))
+    blamed = [line for line in render((light, heavy), most_lines=20).split("\n") if line.startswith("▶")]
+    assert blamed == ["▶   9 f50", "▶   1 g50"]
+
+
 def test_heavier_branches_are_shown_before_lighter_ones() -> None:
     """What is beside the heaviest path is shown by its samples, not by where it stands."""
     light = [frame(2, f"light{number}", 1) for number in range(5)]
