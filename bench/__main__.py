@@ -17,10 +17,17 @@ from pathlib import Path
 
 from bench.payload import POINTS_PER_APP, payload
 from bench.plain import plain_body
+from bench.requests import request_counts
 from bench.work import NOW, app_resource, converted
 from exporter.sandbox import Sandbox
 
 _GOALS = {"poll": 3.0, "heartbeat": 10.0}
+_COMPUTED = (".delta", ".regressed", ".goal_ratio")  # ours; the plain path carries over what Apple sent
+_LOGS = {
+    "logs": "ordinary logs, ten to a document",
+    "deep_log": "one call stack 10,000 frames deep",
+    "wide_log": "one call-stack tree of 100,000 frames",
+}
 _SAY = {
     "plain": "plain path: json.loads, SDK classes, encode_metrics, gzip",
     "poll": "poll: payload → gzipped OTLP",
@@ -33,6 +40,8 @@ def main() -> None:
     sizes = (1, 10) if "--quick" in sys.argv else (1, 10, 100)
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}\n")
     _same_points()
+    _logs()
+    _requests()
     for apps in sizes:
         _compare(apps, runs=5 if apps < 100 else 3)
     _start_up()
@@ -42,9 +51,35 @@ def _same_points() -> None:
     """The two paths are comparable only if they make the same number of points of the same payload."""
     body = payload(0)
     plain = plain_body(body, app_resource(0), NOW)[1]
-    ours = sum(len(metric.data.data_points) for metric in converted(body).gauges)
+    gauges = converted(body).gauges
+    ours = sum(len(metric.data.data_points) for metric in gauges if not metric.name.endswith(_COMPUTED))
     if plain != ours:
         raise SystemExit(f"the plain path makes {plain} points of the payload, ours {ours}")
+
+
+def _logs() -> None:
+    """Diagnostic logs: document → identity, fingerprint, rendered stack, event, gzipped OTLP."""
+    print("diagnostic logs: document → event with rendered stack, gzipped OTLP (median of 5 runs)")
+    for name, what in _LOGS.items():
+        measured = [_measure(name, 200 if name == "logs" else 1) for _ in range(5)]
+        seconds = statistics.median(result["seconds"] for result in measured)
+        logs, peak = measured[0]["points"], max(result["peak_mb"] for result in measured)
+        print(f"  {what:<58} {logs / seconds:>10,.1f} logs/s {seconds:>9.2f} s {peak:>9.0f} MB peak")
+    print()
+
+
+def _requests() -> None:
+    """What a poll of the sandbox's apps costs, beside the crawl that fetches everything every time."""
+    counts = request_counts()
+    print("requests to App Store Connect for one poll of the sandbox's three apps, newest 3 versions:")
+    print(f"  the plain crawl, each time                    {counts.plain:>5}")
+    for what, count in (
+        ("the first poll", counts.first),
+        ("a poll when nothing changed at Apple's", counts.steady),
+        ("a poll the day after, when something did", counts.next_day),
+    ):
+        print(f"  {what:<45} {count:>5}   {count / counts.plain:>6.1%} of the plain crawl")
+    print()
 
 
 def _compare(apps: int, runs: int) -> None:

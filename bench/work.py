@@ -1,7 +1,8 @@
-"""The work that is timed, each in a process of its own: `python -m bench.work NAME APPS`.
+"""The work that is timed, each in a process of its own: `python -m bench.work NAME COUNT`.
 
-Prints one JSON line: gauge points, seconds, and the peak memory of the process in MB. Making the payloads is
-not timed. Our own paths make the distributions as well; only gauge points are counted, as in the plain path.
+Prints one JSON line: gauge points (or logs), seconds, and the peak memory of the process in MB. Making the
+payloads is not timed. Our own paths make distributions and comparisons as well; only gauge points that carry a
+value of Apple's are counted, as in the plain path.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 from opentelemetry.sdk.resources import Resource
 
+from bench.logs import deep_document, logs_document, wide_document
 from bench.payload import payload
 
 NOW = 1_795_000_000_000_000_000
@@ -76,6 +78,42 @@ def heartbeat(apps: int) -> tuple[int, float]:
         started = time.perf_counter()
         deliver(state)
         return points, time.perf_counter() - started
+
+
+def logs(documents: int) -> tuple[int, float]:
+    """Documents of ten ordinary logs each."""
+    return _events([logs_document(number, 10) for number in range(documents)])
+
+
+def deep_log(documents: int) -> tuple[int, float]:
+    """Documents of one log whose stack is 10,000 frames deep."""
+    return _events([deep_document(10_000)] * documents)
+
+
+def wide_log(documents: int) -> tuple[int, float]:
+    """Documents of one log with a tree of 100,000 frames."""
+    return _events([wide_document(100_000)] * documents)
+
+
+def _events(documents: list[bytes]) -> tuple[int, float]:
+    from exporter.appstore.documents import loads
+    from exporter.appstore.payloads.diagnostics import Signature, parse_logs
+    from exporter.convert.diagnostics import Context, Origin, convert_logs
+    from exporter.intake import SCOPE
+    from exporter.otlp.encode import encode_events
+
+    signature = Signature("5f3a", "HANGS", "Shop.Checkout.pay() + 48", 0.5, None, ())
+    context = Context(signature, Origin("2.0", "77", "iOS"), "", None, {})
+    encode_events(app_resource(0), SCOPE, [])  # what it imports is not what is measured
+    sink, count = gzip_sink(), 0
+    started = time.perf_counter()
+    for document in documents:
+        parsed = parse_logs(loads(document))
+        events = convert_logs(parsed.products, context, seen=(), observed_at=NOW).events
+        for body in encode_events(app_resource(0), SCOPE, events):
+            sink.send(body)
+        count += len(events)
+    return count, time.perf_counter() - started
 
 
 def converted(body: bytes) -> Any:
@@ -155,6 +193,9 @@ def temporary_state() -> Iterator[Any]:
 WORK: dict[str, Callable[[int], tuple[int, float]]] = {
     work.__name__: work for work in (plain, poll, stored, heartbeat)
 }
+LOG_WORK: dict[str, Callable[[int], tuple[int, float]]] = {
+    work.__name__: work for work in (logs, deep_log, wide_log)
+}
 
 if __name__ == "__main__":
     if sys.argv[1] != "plain":  # as the command line does for us
@@ -162,6 +203,6 @@ if __name__ == "__main__":
         from exporter.tuning import calm_garbage_collector
 
         calm_garbage_collector()
-    done, took = WORK[sys.argv[1]](int(sys.argv[2]))
+    done, took = (WORK | LOG_WORK)[sys.argv[1]](int(sys.argv[2]))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"points": done, "seconds": took, "peak_mb": peak}))

@@ -114,6 +114,21 @@ def check(ctx: click.Context, config: Path | None) -> None:
 
 
 @main.command()
+@CONFIG
+def plan(config: Path | None) -> None:
+    """Show what the next poll would ask for, what it costs, and what the key's hour leaves for it.
+
+    Asks App Store Connect for the apps and their builds only; works beside a running exporter.
+    """
+    from exporter import check as checks
+    from exporter.endpoint import open_sink
+
+    settings, log = _configured(config, level="critical")
+    for line in checks.planned(settings, open_sink(settings.otlp), log):
+        click.echo(line)
+
+
+@main.command()
 def sandbox() -> None:
     """Serve only the built-in App Store Connect and OTLP receiver, until SIGTERM or Ctrl-C.
 

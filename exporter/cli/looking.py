@@ -186,7 +186,7 @@ def parse(
 @click.option("--path", default="", metavar="PATH", help="Good for GET of this path only, such as /v1/apps.")
 @_options(CONFIG, _ACCOUNT)
 def token(path: str, config: Path | None, account: str | None) -> None:
-    """Print a bearer token for curl. It is a secret.
+    """Print a bearer token for curl, which is a secret.
 
     Issuer id, key id and key are those of the configuration or of ASC_ISSUER_ID, ASC_KEY_ID and
     ASC_PRIVATE_KEY_FILE. To use it:

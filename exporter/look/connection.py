@@ -116,12 +116,18 @@ class Connection:
 
 @contextmanager
 def connected(
-    settings: Settings, account: str | None, clock: Callable[[], float] = time.time
+    settings: Settings,
+    account: str | None,
+    *,
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Connection]:
     """A connection for one account. What the running exporter used of the key's share counts.
 
     Args:
         account: its name; None for the only one.
+        clock: seconds since the epoch.
+        sleep: waits for a number of seconds, between requests.
 
     Raises:
         ConfigError: there is no such account, several to choose from, or the key cannot be used.
@@ -135,6 +141,7 @@ def connected(
         where=f"account {chosen.name}",
         max_response_bytes=settings.limits.response_size,
         clock=clock,
+        sleep=sleep,
     ) as client:
         yield Connection(client, chosen, settings)
 

@@ -11,8 +11,8 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 import httpx
 
-from exporter.appstore.jsonapi import error_summary, printable
 from exporter.appstore.documents import loads_deep
+from exporter.appstore.jsonapi import error_summary, printable
 from exporter.errors import BadAnswer, ConfigError
 
 Kind = Literal["xcodeMetrics", "diagnosticLogs", "diagnosticSignatures", "xcodeOverview"]
@@ -59,15 +59,21 @@ def _refused(name: str, what: str) -> ConfigError:
 
 
 def _unpacked(body: bytes, most_bytes: int) -> bytes:
-    if body.startswith(_GZIP):
-        try:
-            with gzip.GzipFile(fileobj=BytesIO(body)) as packed:
-                body = packed.read(most_bytes + 1)
-        except (OSError, EOFError, zlib.error):
-            raise ValueError("the file is gzip, but damaged or not complete") from None
+    _check_size(body, most_bytes)
+    if not body.startswith(_GZIP):
+        return body
+    try:
+        with gzip.GzipFile(fileobj=BytesIO(body)) as packed:
+            unpacked = packed.read(most_bytes + 1)
+    except (OSError, EOFError, zlib.error):
+        raise ValueError("the file is gzip, but damaged or not complete") from None
+    _check_size(unpacked, most_bytes)
+    return unpacked
+
+
+def _check_size(body: bytes, most_bytes: int) -> None:
     if len(body) > most_bytes:
         raise ValueError(f"the file has more than {most_bytes} bytes")
-    return body
 
 
 def _loaded(body: bytes) -> object:

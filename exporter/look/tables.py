@@ -7,6 +7,7 @@ import re
 import textwrap
 import unicodedata
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Literal, NamedTuple
 
 _GAP = "  "
@@ -53,13 +54,8 @@ def cut(text: str, width: int) -> str:
     """The text in at most so many cells; one that is cut ends in an ellipsis."""
     if _cells(text) <= width:
         return text
-    kept, left = [], width - 1
-    for character in text:
-        left -= _cells(character)
-        if left < 0:
-            break
-        kept.append(character)
-    return "".join(kept) + "…"
+    kept = sum(end < width for end in accumulate(map(_cells, text)))
+    return text[:kept] + "…"
 
 
 def wrapped(text: str, width: int | None, indent: str) -> list[str]:

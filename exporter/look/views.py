@@ -200,7 +200,7 @@ def _metadata(about: Row) -> Iterator[str]:
     yield from (about[name] for name in ("deviceType", "osVersion") if name in about)
     version, build = about.get("appVersion", ""), about.get("buildVersion", "")
     if version or build:
-        yield f"version {version} ({build})" if version and build else f"version {version or build}"
+        yield f"version {version} ({build})" if version and build else f"version {version or f'({build})'}"
     yield from (about[name] for name in ("platformArchitecture", "event", "eventDetail") if name in about)
     if about.get("writesCaused", "") not in about.get("eventDetail", ""):
         yield about["writesCaused"]
@@ -215,9 +215,9 @@ def _frame(frame: Row | None) -> str:
 
 def _source(frame: Row | None) -> str:
     """File and line, or at least the function."""
-    return (
-        _place(frame["fileName"], frame.get("lineNumber")) if frame and "fileName" in frame else _frame(frame)
-    )
+    if frame and "fileName" in frame:
+        return _place(frame["fileName"], frame.get("lineNumber"))
+    return _frame(frame)
 
 
 def _place(file: str, line: Any) -> str:

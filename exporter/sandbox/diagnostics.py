@@ -242,7 +242,8 @@ def _course(observed: _Observed, kind: str, which: int) -> _Course:
     share = _shares(observed, kind)[which]
     heavy = share >= _HEAVY
     first = 0 if heavy or chance[63] % 2 else chance[62] % 6
-    below = 200 if share > 0.2 else 64 if heavy else 12
+    newcomer = problem(observed.app_id, kind, which).is_newcomer
+    below = 200 if newcomer else 36 if heavy else 12
     days = range(first + 1, min(observed.days + 1, DAYS_OF_CHANGE))
     away = observed.days < DAYS_OF_CHANGE and chance[32 + observed.days // 2] < 12
     moves = tuple(day for day in days if chance[day] < below)

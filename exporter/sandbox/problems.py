@@ -114,7 +114,10 @@ def shares(seed: int, app_id: str, kind: str, index: int, platform: str) -> dict
     """
     app = _app(app_id)
     crowded = app.crowded if index % 8 == _CROWDED and app.crowded else app.problems
-    first, usual, count = index // _VERSIONS_BETWEEN_REPAIRS, app.problems.get(kind, 0), crowded.get(kind, 0)
+    usual, count = app.problems.get(kind, 0), crowded.get(kind, 0)
+    if platform == "MAC_OS":
+        usual, count = (usual + 1) // 2, (count + 1) // 2
+    first = index // _VERSIONS_BETWEEN_REPAIRS
     found = {n: _heaviness(seed, app_id, kind, index, platform, n) for n in range(first, first + count)}
     for n in range(first + usual, first + count):
         found[n] *= 0.02  # what only a crowd finds is rare

@@ -172,9 +172,13 @@ def test_populations_of_another_shape_are_malformed(raw: Any) -> None:
 @pytest.mark.parametrize("raw", [{}, {"regressions": "x"}, {"trendingUp": None}, [], "x"])
 def test_insights_that_cannot_be_meant_do_not_cost_the_metrics(raw: Any) -> None:
     """An answer with odd insights has none, counts them once, and keeps its metrics."""
-    payload = parse_metrics({"productData": [], "insights": raw})
+    dataset = {"filterCriteria": {"device": "d"}, "points": [None, {"version": "1", "value": 1.0}]}
+    categories = [{"identifier": "C", "metrics": [{"identifier": "m", "datasets": [dataset]}]}]
+    product = {"platform": "iOS", "metricCategories": categories}
+    payload = parse_metrics({"productData": [product], "insights": raw})
     assert payload.insights is None
-    assert payload.left_out == {"malformed": 1}
+    assert len(payload.metrics) == 1
+    assert payload.left_out == {"malformed": 1, "not_an_object": 1}
     assert parse_metrics({"productData": []}).left_out == {}
 
 

@@ -237,8 +237,10 @@ def test_goals_for_others_change_nothing() -> None:
     payload = metrics("all_iphones")
     place = ("LAUNCH", "launchTime", "all_iphones", "percentile.fifty")
     others = [
-        Goal(*("X" if index == changed else word for index, word in enumerate(place)), 400.0)
-        for changed in range(4)
+        Goal("X", *place[1:], 400.0),
+        Goal(place[0], "X", *place[2:], 400.0),
+        Goal(*place[:2], "X", place[3], 400.0),
+        Goal(*place[:3], "X", 400.0),
     ]
     assert with_goals(payload, others) == payload
     assert with_goals(payload, []) is payload

@@ -1,101 +1,332 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.appstore.jsonapi import App
-from exporter.appstore.plan import Plan, Step, plan
+from exporter.appstore.jsonapi import App, Build
+from exporter.appstore.plan import (
+    IMPORTANCE,
+    LONGEST_WAIT,
+    NOTHING,
+    Agenda,
+    Key,
+    Past,
+    Plan,
+    Step,
+    What,
+    is_offered,
+    is_overdue,
+    plan,
+)
 
 A, B, C = (App(name, f"com.example.{name}", name.upper()) for name in "abc")
+NOW = 1_700_000_000.0
+HOUR = 3600.0
+DAY = 24 * HOUR
 
 
-def steps(planned: Plan) -> list[str]:
-    return [str(step).removesuffix(step.app.bundle_id) + step.app.id for step in planned.steps]
+def build(number: int) -> Build:
+    return Build(f"b{number}", str(number), f"{number}.0", "IOS", None, False)
 
 
-def test_metrics_come_before_builds() -> None:
-    """All apps' own metrics come first; builds cost their list and one request each."""
-    planned = plan([A, B], 3, {}, 100)
-    assert planned.steps == (
-        Step("metrics", A, 1),
-        Step("metrics", B, 1),
-        Step("builds", A, 4),
-        Step("builds", B, 4),
-    )
-    assert (planned.cost, planned.deferred) == (10, ())
+def logs(signature: str, *, weight: float = 0.0, age: int = 0, app: App = A) -> Step:
+    return Step("logs", app, builds=(build(1),), signature=signature, weight=weight, age=age)
 
 
-def test_no_builds_are_asked_for_unless_wanted() -> None:
-    """Without builds there are only the apps' own metrics."""
-    assert steps(plan([B, A], 0, {}, 100)) == ["metrics of a", "metrics of b"]
+def names(steps: Iterable[Step]) -> list[str]:
+    return [f"{step.what} {step.key.id or step.app.id}" for step in steps]
+
+
+def order(steps: Iterable[Step], past: dict[Key, Past] | None = None) -> list[str]:
+    """In which order steps are taken if everything fits."""
+    planned = plan(steps, past or {}, NOW, 10_000)
+    assert not planned.deferred
+    return names(planned.steps)
+
+
+ONE_OF_EACH = (
+    Step("metrics", A),
+    Step("overview", A),
+    Step("builds", A),
+    Step("signatures", A, cost=3, builds=(build(1), build(2), build(3))),
+    logs("s1"),
+    Step("build_metrics", A, builds=(build(1),)),
+)
+
+
+def test_the_order_of_importance() -> None:
+    """Metrics, overview, builds, signatures, logs, and the metrics of builds last."""
+    expected = ["metrics a", "overview a", "builds a", "signatures a", "logs s1", "build_metrics b1"]
+    assert order(reversed(ONE_OF_EACH)) == expected
+    assert [step.what for step in ONE_OF_EACH] == list(IMPORTANCE)
+
+
+def test_importance_comes_before_the_app() -> None:
+    """What is more important is asked for of all apps first."""
+    both = [Step(what, app) for app in (A, B) for what in IMPORTANCE[:3]]
+    assert order(both) == ["metrics a", "metrics b", "overview a", "overview b", "builds a", "builds b"]
+
+
+def test_the_newest_versions_then_the_heaviest_signatures() -> None:
+    """A heavier signature of an older version comes after every one of the newest."""
+    steps = [
+        logs("old-heavy", weight=0.9, age=1),
+        logs("light", weight=0.1),
+        logs("heavy", weight=0.8),
+        logs("none"),
+    ]
+    assert order(steps) == ["logs heavy", "logs light", "logs none", "logs old-heavy"]
 
 
 @pytest.mark.parametrize(
-    ("last_asked", "order"),
+    ("asked_at", "expected"),
     [
         ({}, "abc"),
-        ({"a": 5, "b": 5, "c": 5}, "abc"),
-        ({"a": 9, "b": 7, "c": 8}, "bca"),
-        ({"a": 1}, "bca"),
-        ({"a": 2, "b": 1, "c": 3, "gone": 9}, "bac"),
+        ({"a": 5.0, "b": 5.0, "c": 5.0}, "abc"),
+        ({"a": 9.0, "b": 7.0, "c": 8.0}, "bca"),
+        ({"a": 1.0}, "bca"),
+        ({"a": 2.0, "b": 1.0, "c": 3.0, "gone": 9.0}, "bac"),
     ],
 )
-def test_the_app_asked_longest_ago_comes_first(last_asked: dict[str, int], order: str) -> None:
-    """An app that never answered comes before all others; among equals, the id decides."""
-    assert [step.app.id for step in plan([C, A, B], 0, last_asked, 100).steps] == list(order)
+def test_what_was_asked_for_longest_ago_comes_first(asked_at: dict[str, float], expected: str) -> None:
+    """Among equals, what was never asked for comes first, and then the id decides."""
+    past = {Key(app, "metrics"): Past(asked_at=at) for app, at in asked_at.items()}
+    assert order([Step("metrics", app) for app in (C, A, B)], past) == [f"metrics {app}" for app in expected]
+
+
+def test_what_has_waited_for_more_than_a_day_comes_first() -> None:
+    """The longest wait leads, whatever is being waited for; a day is not yet more than a day."""
+    past = {
+        ONE_OF_EACH[5].key: Past(NOW, NOW - DAY - 1),
+        ONE_OF_EACH[4].key: Past(None, NOW - 3 * DAY),
+        ONE_OF_EACH[3].key: Past(None, NOW - DAY),
+    }
+    assert order(ONE_OF_EACH, past) == [
+        "logs s1",
+        "build_metrics b1",
+        "metrics a",
+        "overview a",
+        "builds a",
+        "signatures a",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("allowance", "done"),
-    [(-1, 0), (0, 0), (1, 1), (2, 2), (3, 2), (5, 2), (6, 3), (9, 3), (10, 4), (11, 4)],
+    ("waited", "overdue"),
+    [
+        (None, False),
+        (0.0, False),
+        (LONGEST_WAIT, False),
+        (LONGEST_WAIT + 1, True),
+        (-1.0, True),
+        (-1e9, True),
+    ],
 )
-def test_the_budget_cuts_the_end(allowance: int, done: int) -> None:
-    """Steps are taken in their order until one does not fit; that one and all after it wait."""
-    everything = plan([A, B], 3, {}, 100).steps
-    planned = plan([A, B], 3, {}, allowance)
-    assert planned == Plan(everything[:done], everything[done:])
+def test_when_a_step_is_overdue(waited: float | None, overdue: bool) -> None:
+    """After a day; and where the clock went back, since nobody knows then for how long."""
+    past = NOTHING if waited is None else Past(waits_since=NOW - waited)
+    assert is_overdue(past, NOW) == overdue
 
 
-def test_no_apps_no_steps() -> None:
-    """An account without apps has nothing to plan, whatever it answered once."""
-    assert plan([], 3, {"gone": 5}, 100) == Plan((), ())
+@pytest.mark.parametrize(
+    ("ago", "offered"),
+    [(None, True), (0.0, False), (19 * HOUR, False), (20 * HOUR, True), (-1.0, True)],
+)
+def test_when_to_ask_again_for_what_was_refused(ago: float | None, offered: bool) -> None:
+    """Once a day, with some room for the schedule's jitter; and where the clock went back."""
+    past = NOTHING if ago is None else Past(refused_at=NOW - ago)
+    assert is_offered(past, NOW) == offered
+
+
+@pytest.mark.parametrize(
+    ("allowance", "done", "cost"),
+    [(-1, 0, 0), (0, 0, 0), (1, 1, 1), (3, 3, 3), (5, 3, 3), (6, 4, 6), (7, 5, 7), (8, 6, 8), (99, 6, 8)],
+)
+def test_the_budget_cuts_the_end(allowance: int, done: int, cost: int) -> None:
+    """Steps are taken until one does not fit; that one and all after it wait, even if they would fit."""
+    planned = plan(ONE_OF_EACH, {}, NOW, allowance)
+    assert planned == Plan(ONE_OF_EACH[:done], ONE_OF_EACH[done:])
+    assert planned.cost == cost
+
+
+def test_no_steps_no_plan() -> None:
+    """Nothing to ask for is a plan, too."""
+    assert plan([], {}, NOW, 100) == Plan((), ())
+
+
+@pytest.mark.parametrize(
+    ("step", "key", "text"),
+    [
+        (ONE_OF_EACH[0], Key("a", "metrics"), "metrics of com.example.a"),
+        (ONE_OF_EACH[3], Key("a", "signatures"), "signatures of com.example.a"),
+        (ONE_OF_EACH[4], Key("a", "logs", "s1"), "logs of signature s1 of com.example.a"),
+        (ONE_OF_EACH[5], Key("a", "build_metrics", "b1"), "build metrics of com.example.a"),
+    ],
+)
+def test_what_a_step_is_known_by(step: Step, key: Key, text: str) -> None:
+    """A key is the same poll after poll; a text names step and app."""
+    assert (step.key, str(step)) == (key, text)
+
+
+steps_drawn = st.lists(
+    st.builds(
+        Step,
+        st.sampled_from(IMPORTANCE),
+        st.sampled_from([A, B, C]),
+        cost=st.integers(1, 5),
+        builds=st.sampled_from([(build(1),), (build(2),), (build(3), build(1))]),
+        signature=st.sampled_from(["", "s1", "s2"]),
+        weight=st.sampled_from([0.0, 0.5, 50.0]),
+        age=st.integers(0, 2),
+    ),
+    max_size=15,
+)
+times = st.none() | st.floats(NOW - 3 * DAY, NOW + DAY)
 
 
 @settings(deadline=None)
-@given(
-    st.integers(0, 12),
-    st.integers(0, 5),
-    st.dictionaries(st.integers(0, 12).map(str), st.integers(0, 99)),
-    st.integers(-5, 80),
-)
+@given(steps_drawn, st.lists(st.builds(Past, times, times, times), min_size=15, max_size=15), st.data())
 def test_each_step_is_planned_once_within_the_budget(
-    count: int, builds: int, last_asked: dict[str, int], allowance: int
+    steps: list[Step], pasts: list[Past], data: st.DataObject
 ) -> None:
-    """Done and deferred are together all that is wanted; what is done fits."""
-    apps = [App(str(number), f"app.{number}", "") for number in range(count)]
-    planned = plan(apps, builds, last_asked, allowance)
-    every = planned.steps + planned.deferred
+    """Done and deferred are together all that is wanted; what is done fits; the input's order is nothing."""
+    past = {step.key: before for step, before in zip(steps, pasts, strict=False)}
+    allowance = data.draw(st.integers(-2, 60))
+    planned = plan(steps, past, NOW, allowance)
     assert planned.cost <= max(0, allowance)
-    assert sorted(step.app.id for step in every if step.what == "metrics") == sorted(app.id for app in apps)
-    assert len(every) == len(set(every)) == count * (2 if builds else 1)
+    assert sorted(map(repr, planned.steps + planned.deferred)) == sorted(map(repr, steps))
+    if len({step.key for step in steps}) == len(steps):
+        assert plan(data.draw(st.permutations(steps)), past, NOW, allowance) == planned
 
 
-@pytest.mark.parametrize(
-    ("count", "builds", "allowance"), [(7, 0, 2), (7, 3, 1), (3, 3, 7), (5, 1, 7), (2, 9, 12)]
-)
-def test_nothing_waits_for_ever(count: int, builds: int, allowance: int) -> None:
-    """Over successive polls with the same small budget, each affordable step gets its turn."""
-    apps = [App(str(number), f"app.{number}", "") for number in range(count)]
-    last_asked: dict[str, int] = {}
-    done: set[tuple[str, str]] = set()
-    now = 1_700_000_000_000_000_000
-    for _ in range(60):
-        for step in plan(apps, builds, last_asked, allowance).steps:
-            now += 256_000_000
-            done.add((step.what, step.app.id))
-            if step.what == "metrics":
-                last_asked[step.app.id] = now
-        now += 3_600_000_000_000
-    kinds = ("metrics", "builds") if allowance >= count + 1 + builds and builds else ("metrics",)
-    assert done == {(kind, app.id) for kind in kinds for app in apps}
+@settings(deadline=None)
+@given(steps_drawn, steps_drawn)
+def test_an_agenda_is_a_plan_that_grows(first: list[Step], later: list[Step]) -> None:
+    """Steps come out in their order, each key once, those added on the way in their place among the rest."""
+    agenda = Agenda({}, NOW)
+    agenda.add(first)
+    done = [agenda.pop()]
+    agenda.add([*later, *first])
+    rest = agenda.rest()
+    found = [step for step in [*done, *rest] if step is not None]
+    assert {step.key for step in found} == {step.key for step in [*first, *later]}
+    assert len({step.key for step in found}) == len(found)
+    assert rest == list(plan(rest, {}, NOW, 10_000).steps)
+    assert agenda.pop() is None
+    assert agenda.rest() == []
+
+
+def test_follow_ups_fall_into_place() -> None:
+    """What a step brings up is taken where it belongs: before less important steps that wait already."""
+    agenda = Agenda({}, NOW)
+    agenda.add([Step("builds", A), Step("build_metrics", A, builds=(build(1),)), Step("builds", B)])
+    assert str(agenda.pop()) == "builds of com.example.a"
+    agenda.add([ONE_OF_EACH[3], logs("light", weight=0.1), logs("heavy", weight=0.9)])
+    agenda.add([Step("metrics", B)])
+    assert names(agenda.rest()) == [
+        "metrics b",
+        "builds b",
+        "signatures a",
+        "logs heavy",
+        "logs light",
+        "build_metrics b1",
+    ]
+
+
+def test_a_key_is_done_once() -> None:
+    """What was added before, done or not, is not added again, however it looks by then."""
+    agenda = Agenda({}, NOW)
+    agenda.add([logs("s1", weight=0.1), logs("s1", weight=0.9), logs("s2", weight=0.5)])
+    assert [agenda.pop(), agenda.pop()] == [logs("s2", weight=0.5), logs("s1", weight=0.1)]
+    agenda.add([logs("s1", weight=0.7), logs("s3")])
+    assert agenda.rest() == [logs("s3")]
+
+
+def test_an_agenda_knows_the_past() -> None:
+    """What is overdue comes first out of an agenda, too."""
+    late = logs("late")
+    agenda = Agenda({late.key: Past(None, NOW - 2 * DAY)}, NOW)
+    agenda.add([Step("metrics", A), late])
+    assert agenda.pop() == late
+
+
+@dataclass
+class Polls:
+    """Polls of some apps as `exporter.cycle` makes them, with a budget for each.
+
+    What is asked for is remembered in `asked`, in the order of the polls: (poll, key).
+    """
+
+    apps: tuple[App, ...]
+    signatures: int
+    versions: int = 2
+    past: dict[Key, Past] = field(default_factory=dict)
+    asked: list[tuple[int, Key]] = field(default_factory=list)
+
+    def known(self, app: App) -> list[Step]:
+        every: list[What] = ["metrics", "overview", "builds"]
+        return [
+            *(Step(what, app) for what in every),
+            *self.below(app, "builds"),
+            *self.below(app, "signatures"),
+        ]
+
+    def below(self, app: App, what: What) -> list[Step]:
+        """What a step brings up. The logs are of signatures that change each time."""
+        builds = tuple(build(number) for number in range(self.versions))
+        if what == "builds":
+            of_builds = [
+                Step("build_metrics", app, builds=(item,), age=age) for age, item in enumerate(builds)
+            ]
+            return [Step("signatures", app, cost=len(builds), builds=builds), *of_builds]
+        ids = range(self.signatures) if what == "signatures" else ()
+        return [logs(f"{app.id}{n}", weight=1 / (n + 1), age=n % self.versions, app=app) for n in ids]
+
+    def poll(self, number: int, now: float, allowance: int) -> None:
+        agenda = Agenda(self.past, now)
+        known = [step for app in self.apps for step in self.known(app)]
+        first = IMPORTANCE[:3]
+        agenda.add(
+            step for step in known if step.what in first or is_overdue(self.past.get(step.key, NOTHING), now)
+        )
+        while (step := agenda.pop()) is not None:
+            if step.cost > allowance:
+                for waiting in [step, *agenda.rest()]:
+                    before = self.past.get(waiting.key, NOTHING)
+                    since = now if before.waits_since is None else before.waits_since
+                    self.past[waiting.key] = before._replace(waits_since=since)
+                return
+            allowance -= step.cost
+            self.past[step.key] = Past(asked_at=now)
+            self.asked.append((number, step.key))
+            agenda.add(self.below(step.app, step.what))
+
+
+@pytest.mark.parametrize("allowance", [2, 3, 5, 7])
+@pytest.mark.parametrize("interval", [HOUR, 6 * HOUR, DAY])
+def test_nothing_waits_for_ever(allowance: int, interval: float) -> None:
+    """With a budget below what the metrics alone cost, each step of each kind gets its turn again and again.
+
+    Logs come up with signatures and these with builds: three waits of a day, and two queues of everything.
+    """
+    polls = Polls(tuple(App(str(number), f"app.{number}", "") for number in range(8)), signatures=3)
+    known = [step for app in polls.apps for step in polls.known(app)]
+    queue = sum(step.cost for step in known) // (allowance - 1)  # what does not fit may leave one unused
+    longest = 2 * queue + 3 * int(LONGEST_WAIT / interval + 2)
+    for number in range(2 * longest):
+        polls.poll(number, NOW + number * interval, allowance)
+    for half in (range(longest), range(longest, 2 * longest)):
+        assert {key for number, key in polls.asked if number in half} == {step.key for step in known}
+
+
+def test_the_important_is_not_crowded_out() -> None:
+    """With a budget that suffices for what is important, that is asked for in every poll."""
+    polls = Polls((A, B), signatures=40)
+    for number in range(60):
+        polls.poll(number, NOW + number * 6 * HOUR, 30)
+    metrics = [number for number, key in polls.asked if key == Key("a", "metrics")]
+    assert len(metrics) > 30

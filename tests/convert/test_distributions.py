@@ -15,9 +15,11 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality, Histogram, 
 from exporter.convert.distributions import (
     BOUNDS,
     FIRST_WINDOW,
+    SECOND,
     Distribution,
     Window,
     bucket_bounds,
+    chained,
     distribution,
     family_of,
     is_family,
@@ -113,10 +115,10 @@ def test_an_unchanged_distribution_is_not_owed() -> None:
     metrics, windows = owed([spread([1.0]), spread([1.0], "2.0")], {}, NOW)
     assert len(points_of(metrics)) == len(windows) == 2
     assert owed([spread([1.0]), spread([1.0], "2.0")], windows, NOW + 1) == ([], {})
-    metrics, changed = owed([spread([1.0]), spread([3.0], "2.0")], windows, NOW + 9)
+    metrics, changed = owed([spread([1.0]), spread([3.0], "2.0")], windows, NOW + 9 * SECOND)
     (point,) = points_of(metrics)
-    assert (point.start_time_unix_nano, point.time_unix_nano, point.sum) == (NOW, NOW + 9, 3.0)
-    assert changed == {spread([3.0], "2.0").identity: Window(spread([3.0]).content, NOW + 9)}
+    assert (point.start_time_unix_nano, point.time_unix_nano, point.sum) == (NOW, NOW + 9 * SECOND, 3.0)
+    assert changed == {spread([3.0], "2.0").identity: Window(spread([3.0]).content, NOW + 9 * SECOND)}
 
 
 def test_owed_metrics_are_delta_histograms_one_a_name() -> None:
@@ -129,32 +131,76 @@ def test_owed_metrics_are_delta_histograms_one_a_name() -> None:
     assert {point.start_time_unix_nano for point in points_of(metrics)} == {NOW - FIRST_WINDOW}
 
 
+@pytest.mark.parametrize(
+    ("later", "end"),
+    [
+        (-3600 * SECOND, NOW + SECOND),
+        (0, NOW + SECOND),
+        (SECOND - 1, NOW + SECOND),
+        (SECOND, NOW + SECOND),
+        (SECOND + 1, NOW + SECOND + 1),
+        (3600 * SECOND, NOW + 3600 * SECOND),
+    ],
+)
+def test_windows_end_a_second_apart_at_least(later: int, end: int) -> None:
+    """Datadog keeps one value per series and second: a window ends a second after the one before, even
+    where the clock went back; a series that is new ends with the others, and begins a second before."""
+    _, windows = chained([spread([1.0])], {}, NOW)
+    metrics, moved = chained([spread([1.0]), spread([1.0], "2.0")], windows, NOW + later)
+    assert [(point.start_time_unix_nano, point.time_unix_nano) for point in points_of(metrics)] == [
+        (NOW, end),
+        (end - FIRST_WINDOW, end),
+    ]
+    assert {window.ended_at for window in moved.values()} == {end}
+
+
+def test_chained_sends_what_did_not_change() -> None:
+    """Observations are counted in one window only: the same content again is another window's."""
+    _, windows = chained([spread([1.0])], {}, NOW)
+    metrics, again = chained([spread([1.0])], windows, NOW + 60 * SECOND)
+    assert [point.sum for point in points_of(metrics)] == [1.0]
+    assert again == {spread([1.0]).identity: Window(spread([1.0]).content, NOW + 60 * SECOND)}
+    assert chained([], windows, NOW) == ([], {})
+
+
+def test_a_series_that_ended_in_the_future_holds_back_only_those_beside_it() -> None:
+    """All end together, so that one request holds them; windows of series that are not sent do not count."""
+    _, ahead = chained([spread([1.0], "9.0")], {}, NOW + 3600 * SECOND)
+    metrics, _ = chained([spread([1.0])], ahead, NOW)
+    assert [point.time_unix_nano for point in points_of(metrics)] == [NOW]
+    metrics, _ = chained([spread([1.0]), spread([1.0], "9.0")], ahead, NOW)
+    assert {point.time_unix_nano for point in points_of(metrics)} == {NOW + 3601 * SECOND}
+
+
 @settings(deadline=None, max_examples=150)
 @given(
     st.lists(
         st.tuples(
-            st.integers(-(10**12), 10**12),
+            st.one_of(st.integers(-(10**12), 10**12), st.integers(-2, 2), st.integers(-SECOND, SECOND)),
             st.dictionaries(st.sampled_from(["1.0", "2.0", "3.0"]), st.sampled_from([1.0, 2.0])),
+            st.booleans(),
         ),
         max_size=12,
     )
 )
-def test_windows_follow_each_other(polls: list[tuple[int, dict[str, float]]]) -> None:
-    """Whatever the clock does, the windows of a series touch and never overlap, all ending together."""
+def test_windows_follow_each_other(polls: list[tuple[int, dict[str, float], bool]]) -> None:
+    """Whatever the clock does, the windows of a series touch, never overlap and end a second apart at least,
+    those of one poll together, whether all is sent or only what changed."""
     windows: dict[bytes, Window] = {}
     sent: dict[str, tuple[float, int]] = {}
-    for moved, values in polls:
+    for moved, values, everything in polls:
         items = [spread([value], version) for version, value in values.items()]
-        metrics, new = owed(items, windows, NOW + moved)
+        metrics, new = (chained if everything else owed)(items, windows, NOW + moved)
         windows.update(new)
         points = points_of(metrics)
         assert len({point.time_unix_nano for point in points}) <= 1
         due = {version for version, value in values.items() if sent.get(version, (None, 0))[0] != value}
+        due |= set(values) if everything else set()
         assert {str((point.attributes or {})["version"]) for point in points} == due
         for point in points:
             version = str((point.attributes or {})["version"])
             start = sent[version][1] if version in sent else point.time_unix_nano - FIRST_WINDOW
-            assert start == point.start_time_unix_nano < point.time_unix_nano
+            assert start == point.start_time_unix_nano <= point.time_unix_nano - SECOND
             assert point.time_unix_nano >= NOW + moved
             sent[version] = (point.sum, point.time_unix_nano)
 

@@ -13,6 +13,7 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,13 @@ from click.testing import CliRunner, Result
 
 from exporter.cli import main
 from exporter.cli.looking import COMMANDS
+from exporter.errors import ConfigError
+from exporter.look.commands import DiagnosticsChoice, diagnostics
+from exporter.look.connection import connected
+from exporter.look.saved import read
 from exporter.look.tables import Column, cut, least_width, number, table, to_json, to_terminal, wrapped
 from exporter.sandbox import AppStoreSandbox, Fault, Sandbox
+from exporter.settings import load
 from exporter.state import State
 from tests.service.service_world import PYTHON_ENVIRONMENT, command
 
@@ -186,7 +192,7 @@ LOGS = {
                         }
                     ],
                 },
-                {},
+                {"diagnosticMetaData": {"buildVersion": "46", "writesCaused": "2 GB"}},
             ],
         },
         {"signatureId": "cd34"},
@@ -199,14 +205,14 @@ signature ab12
   log 1 of 2, iPhone13_3, iPhone OS 14.6 (18F72), version 2.0 (45), arm64e, disk writes, Total of 1.5 GB
       3 main (in Shop)
     ▶ 3 -[Cart save] (in Shop) Cart.m:42
-  log 2 of 2
+  log 2 of 2, version (46), 2 GB
 
 signature cd34
   no logs
 """
 LOGS_WITHOUT_STACKS = LOGS_WITH_STACKS.replace(
-    "      3 main (in Shop)\n    ▶ 3 -[Cart save] (in Shop) Cart.m:42\n  log 2 of 2\n",
-    "    blamed: -[Cart save] Cart.m:42\n  log 2 of 2\n    blamed: -\n",
+    "      3 main (in Shop)\n    ▶ 3 -[Cart save] (in Shop) Cart.m:42\n  log 2 of 2, version (46), 2 GB\n",
+    "    blamed: -[Cart save] Cart.m:42\n  log 2 of 2, version (46), 2 GB\n    blamed: -\n",
 )
 SIGNATURES = {
     "data": [
@@ -500,23 +506,48 @@ def test_diagnostics_are_listed_heaviest_first(look: Look, sandbox: Sandbox) -> 
     assert "--type hagns fits nothing; there is: DISK_WRITES, HANGS, LAUNCHES" in unknown.stderr
 
 
-def test_call_stacks_cost_a_request_each_and_that_is_said_first(look: Look, sandbox: Sandbox) -> None:
-    """Each listed signature is asked for once; with more than twenty a note comes beforehand."""
-    appstore = sandbox.appstore
+def test_call_stacks_cost_a_request_each_and_that_is_said_first(
+    sandbox: Sandbox, environ: dict[str, str]
+) -> None:
+    """Each listed signature is asked for once, paced; with more than twenty it is told beforehand."""
+    settings, appstore, told, waits = (
+        load(None, environ),
+        sandbox.appstore,
+        list[tuple[str, int]](),
+        list[float](),
+    )
     before = len(appstore.requests)
-    result = look("diagnostics", build_of(sandbox), "--callstack")
-    rows = document(result)
+    with connected(settings, None, sleep=waits.append) as connection:
+        found = diagnostics(
+            connection,
+            build_of(sandbox),
+            DiagnosticsChoice(callstack=True),
+            lambda sentence: told.append((sentence, len(appstore.requests) - before)),
+        )
+    rows = found.document
+    assert isinstance(rows, list)
     assert len(appstore.requests) - before == 1 + len(rows) > 21
-    assert f"note: {len(rows)} requests for the logs" in result.stderr
-    logs = [log for row in rows for log in row["diagnosticLogs"]]
-    assert any(log["blamedFrame"] and log["callStack"] for log in logs)
-    few = look("diagnostics", build_of(sandbox), "--callstack", "--limit", "1", "--table")
-    assert "requests" not in few.stderr
-    heading, first = few.stdout.splitlines()[:2]
+    assert len(waits) >= len(rows)
+    assert told == [
+        (f"{len(rows)} requests for the logs of {len(rows)} signatures; --limit asks for fewer", 1)
+    ]
+
+
+def test_call_stacks_name_the_blamed_line(look: Look, sandbox: Sandbox) -> None:
+    """The table has file and line of the first blamed frame; below it what a saved file would show."""
+    sandbox.appstore.fail("/v1/diagnosticSignatures/", Fault(body=json.dumps(LOGS).encode()), times=2)
+    arguments = ("diagnostics", build_of(sandbox), "--callstack", "--limit", "1", "--type", "disk-writes")
+    (row,) = document(look(*arguments))
+    assert row["blamedFrame"] == row["diagnosticLogs"][0]["blamedFrame"]
+    assert row["blamedFrame"]["lineNumber"] == 42
+    result = look(*arguments, "--table")
+    assert result.stderr == ""
+    heading, first, empty, about, *below = result.stdout.splitlines()
     assert heading.split() == ["type", "weight", "trend", "signature", "blamed", "frame"]
-    assert "    ▶ " in few.stdout
-    frame = next(row["blamedFrame"] for row in rows if first.startswith(f"{row['diagnosticType']} "))
-    assert first.endswith(f"  {frame['fileName']}:{frame['lineNumber']}")
+    assert first.endswith("  Cart.m:42")
+    assert empty == ""
+    assert about.startswith("DISK_WRITES 0.")
+    assert below == LOGS_WITH_STACKS.partition("\n\n")[0].splitlines()[1:]
 
 
 def test_a_build_without_diagnostics_is_no_error(look: Look) -> None:
@@ -544,13 +575,22 @@ def test_logs_that_cannot_be_read_cost_only_themselves(look: Look, sandbox: Sand
     rows = document(look("diagnostics", build_of(sandbox), "--type", "hangs", "--limit", "3"))
     sandbox.appstore.fail(f"/v1/diagnosticSignatures/{rows[0]['id']}", Fault(body=b'{"hello":1}'))
     sandbox.appstore.fail(f"/v1/diagnosticSignatures/{rows[1]['id']}", Fault(status=404))
+    sandbox.appstore.fail(f"/v1/diagnosticSignatures/{rows[2]['id']}", Fault(body=json.dumps(LOGS).encode()))
     result = look(
         "diagnostics", build_of(sandbox), "--callstack", "--type", "hangs", "--limit", "3", "--table"
     )
     assert result.exit_code == 1
     assert "diagnosticLogs" in result.stderr
     assert "  no logs" in result.stdout
-    assert result.stdout.count("  log 1 of ") == 1
+    assert result.stdout.count("  log 1 of 2, ") == 1
+
+
+def test_a_key_that_sees_nothing_is_told(look: Look, sandbox: Sandbox) -> None:
+    """No apps is an answer; an app that is looked for is then an error."""
+    sandbox.appstore.fail("/v1/apps", Fault(body=b'{"data":[]}'), times=3)
+    assert look("apps", "--table").stdout == "The key sees no app.\n"
+    assert document(look("apps")) == []
+    assert "the key sees no app “x”. It sees no app at all." in look("builds", "x").stderr
 
 
 # Names
@@ -746,7 +786,7 @@ def test_the_json_of_a_saved_answer_has_all_of_apples_fields(look: Look, saved: 
         "▶ 3 -[Cart save] (in Shop) Cart.m:42",
     ]
     assert first["diagnosticLogs"][1] == {
-        "diagnosticMetaData": {},
+        "diagnosticMetaData": {"writesCaused": "2 GB", "buildVersion": "46"},
         "blamedFrame": None,
         "blameFrames": [],
         "callStack": [],
@@ -770,8 +810,9 @@ def test_a_file_may_be_packed_and_come_from_standard_input(look: Look, saved: Sa
         (b"<html>\x1b[2Jproxy", "the file is no JSON: it begins with “<html>[2Jproxy”"),
         (b"\xff\xfe\xfa\xfa\xfa", "the file is no JSON"),
         (b'{"productData": [', "the file ends in the middle of its JSON"),
+        (b'{"a":' * 2000, "the file ends in the middle of its JSON"),
         (b'{"productData": []} {}', "the file is JSON with something behind it"),
-        (b"[" * 200_000, "the file"),
+        (b'{"a":' * 60_000 + b"1" + b"}" * 60_000, "the file's JSON is nested too deep"),
         (b"[]", "the file is JSON, but not an object"),
         (b"12", "the file is JSON, but not an object"),
         ({}, "the file is an empty JSON object"),
@@ -786,7 +827,6 @@ def test_a_file_may_be_packed_and_come_from_standard_input(look: Look, saved: Sa
             "the file is an error of App Store Connect: NOT_AUTHORIZED No.",
         ),
         (gzip.compress(b"{}" * 1000)[:20], "the file is gzip, but damaged or not complete"),
-        (gzip.compress(bytes(1 << 20)) * 257, "the file has more than 268435456 bytes"),
     ],
 )
 def test_a_file_that_is_none_of_ours_is_refused(look: Look, saved: Saved, content: object, says: str) -> None:
@@ -797,6 +837,13 @@ def test_a_file_that_is_none_of_ours_is_refused(look: Look, saved: Saved, conten
     assert result.stderr.startswith(f"error: {path}: ")
     assert says in result.stderr
     assert "\x1b" not in result.stderr
+
+
+@pytest.mark.parametrize("body", [b" " * 1001, gzip.compress(b" " * 1001), b"\x1f\x8b" + bytes(1000)])
+def test_a_file_that_is_too_large_is_refused(body: bytes) -> None:
+    """Packed or not, no more is read than the limit says."""
+    with pytest.raises(ConfigError, match=r"big\.json: the file has more than 1000 bytes"):
+        read(BytesIO(body), "big.json", most_bytes=1000)
 
 
 def test_a_stack_that_nests_deep_is_shown(look: Look, saved: Saved) -> None:
@@ -847,6 +894,15 @@ def test_a_terminal_without_utf8_is_no_reason_to_crash(
     )
     assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
     assert shown.encode() in done.stdout
+
+
+def test_a_table_in_a_pipe_is_not_cut(look: Look, saved: Saved) -> None:
+    """Without a terminal and without COLUMNS a line may be as long as it is."""
+    long = json.dumps(LOGS).replace("Total of", "Total " * 30)
+    assert (
+        f"disk writes, {'Total ' * 30} 1.5 GB\n"
+        in look("parse", saved(long.encode()), "--table", COLUMNS="").stdout
+    )
 
 
 def test_a_reader_that_leaves_early_is_no_error_to_speak_of(environ: dict[str, str], tmp_path: Path) -> None:
