@@ -107,8 +107,7 @@ class Cycle:
         for app in apps if self._wants_builds else ():
             self._discover(app)
         past, now = self._state.past(self._account.name), self._clock()
-        listed = [step for step in self._known_steps(apps) if step.what != "builds"]
-        return plan(listed, past, now, self._quota.allowance(now))
+        return plan(self._known_steps(apps), past, now, self._quota.allowance(now))
 
     def _apps(self, report: CycleReport) -> list[App]:
         """The apps to ask about; one that is named but missing is a failure of its own.
