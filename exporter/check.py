@@ -70,8 +70,8 @@ def planned(settings: Settings, sink: Sink, log: Any) -> Iterator[str]:
             for fits, steps in (("", plan.steps), ("wait", plan.deferred)):
                 for step in steps:
                     yield f"  {fits:>4}  {step.what:<14} {step.cost:>8}  {_about(step)}"
-            yield "        one for the list of apps comes first; and one follows for the logs of each signature"
-            yield "        that turns out to be new, or of another weight than when its logs were read"
+            yield "  The list of apps comes first and costs one. One follows for the logs of each signature"
+            yield "  that turns out to be new, or of another weight than when its logs were read."
 
 
 def _about(step: Step) -> str:

@@ -168,38 +168,49 @@ class Cycle:
         past = self._state.past(self._account.name)
         known = self._known_steps(apps)
         self._tell(plan(known, past, now, self._quota.allowance(now)))
-        agenda = Agenda(past, now)
+        agenda, budget = Agenda(past, now), self._quota.allowance(now)
         agenda.add(
             step
             for step in known
             if step.what in ("metrics", "overview", "builds") or is_overdue(past.get(step.key, NOTHING), now)
         )
+        aside: list[Step] = []
+        rest, error = self._work(agenda, budget, aside, intake, report)
+        self._defer([*aside, *rest], report, error)
+
+    def _work(
+        self, agenda: Agenda, budget: int, aside: list[Step], intake: Intake, report: CycleReport
+    ) -> tuple[list[Step], AppStoreError | None]:
+        """Do one step after the other; gives what is left at the end, and why if not for the budget.
+
+        A step that costs more than the whole budget goes `aside`: it would block the others poll after poll.
+        """
         unavailable, before = 0, ""
         while (step := agenda.pop()) is not None:
             if before == "metrics" != step.what:
                 self._metrics_stored()
             before = step.what
+            if step.cost > budget:
+                aside.append(step)
+                continue
             if step.cost > self._quota.allowance(self._clock()):
-                self._defer([step, *agenda.rest()], report)
-                return
+                return [step, *agenda.rest()], None
             try:
                 agenda.add(self._do(step, intake, report))
                 unavailable = 0
             except OverBudget as error:
-                self._defer([step, *agenda.rest()], report, error)
-                return
+                return [step, *agenda.rest()], error
             except RateLimited as error:
                 report.failures.append(error)
-                self._defer(agenda.rest(), report, error)
-                return
+                return agenda.rest(), error
             except (CredentialsRefused, AgreementMissing):
                 raise
             except AppStoreError as error:
                 report.failures.append(error)
                 unavailable = unavailable + 1 if isinstance(error, Unavailable) else 0
                 if unavailable == _UNAVAILABLE_IN_A_ROW:
-                    self._defer(agenda.rest(), report, error)
-                    return
+                    return agenda.rest(), error
+        return [], None
 
     # What there is to ask for
 
@@ -221,7 +232,12 @@ class Cycle:
                 steps += self._log_steps(app)
             if self._wants_builds:
                 steps.append(Step("builds", app))
+                steps += self._build_metrics_steps(app)
         return steps
+
+    def _build_metrics_steps(self, app: App) -> list[Step]:
+        builds = self._diagnostics.builds(self._account.name, app.id, "metrics")
+        return [Step("build_metrics", app, builds=(build,), age=age) for age, build in enumerate(builds)]
 
     def _signature_steps(self, app: App) -> list[Step]:
         builds = tuple(self._diagnostics.builds(self._account.name, app.id))
@@ -260,14 +276,8 @@ class Cycle:
         elif step.what == "overview":
             self._ask_overview(step, intake)
         elif step.what == "builds":
-            per_build = self._discover(app)
-            return [
-                *self._signature_steps(app),
-                *(
-                    Step("build_metrics", app, builds=(build,), age=age)
-                    for age, build in enumerate(per_build)
-                ),
-            ]
+            self._discover(app)
+            return [*self._signature_steps(app), *self._build_metrics_steps(app)]
         elif step.what == "signatures":
             self._ask_signatures(step, intake, report)
             return self._log_steps(app)
@@ -277,9 +287,8 @@ class Cycle:
             self._ask_build_metrics(step, intake)
         return []
 
-    def _discover(self, app: App) -> list[Build]:
-        """List the builds of an app and remember whose diagnostics to collect; gives those whose metrics to
-        collect."""
+    def _discover(self, app: App) -> None:
+        """List the builds of an app, and remember whose signatures and whose metrics to collect."""
         wanted, versions = self._settings.collect.builds, self._settings.diagnostics.versions
         testflight = self._settings.diagnostics.testflight
         listed = self._client.listed_builds(
@@ -290,18 +299,9 @@ class Cycle:
             ),
         )
         held = newest_versions(listed, versions=versions, testflight=testflight)
-        self._diagnostics.hold_builds(self._account.name, app.id, held)
-        per_build = [build for build in listed if not build.expired][:wanted]
-        newest = {build.id for build in per_build}
-        self._state.keep_only(
-            lambda answered: (
-                answered.source[:2] != (self._account.name, app.id)
-                or answered.source.kind != "metrics"
-                or not answered.source.build_id
-                or answered.source.build_id in newest
-            )
-        )
-        return per_build
+        self._diagnostics.hold_builds(self._account.name, app.id, "signatures", held)
+        newest = [build for build in listed if not build.expired][:wanted]
+        self._diagnostics.hold_builds(self._account.name, app.id, "metrics", newest)
 
     def _ask_overview(self, step: Step, intake: Intake) -> None:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from exporter import __version__
+from exporter.appstore.documents import loads
 from exporter.appstore.jsonapi import App, Build
 from exporter.appstore.payloads.diagnostics import Signature, parse_logs, parse_signatures
 from exporter.appstore.payloads.metrics import parse_metrics
@@ -45,6 +45,7 @@ from exporter.state.diagnostics import Diagnostics, Known
 
 SCOPE = InstrumentationScope("perfpower-exporter", __version__)
 _SECOND = 1_000_000_000
+_INSIGHTS_PART = 4  # Apple's insights may take a quarter of the series of an app's metrics
 T = TypeVar("T")
 
 
@@ -84,14 +85,17 @@ class Intake:
         known = self._state.findings(source)
 
         def make(at: int) -> tuple[tuple[Converted, ConvertedInsights | None], list[Metric]]:
-            converted = convert(
-                payload, selection, observed_at=at, series_cap=room, build=number, min_change=least
+            # First Apple's insights, few series and important ones: else a large app would have none of them.
+            found = (
+                None
+                if build
+                else convert_insights(payload, known, observed_at=at, series_cap=room // _INSIGHTS_PART)
             )
-            if build:
-                return (converted, None), converted.gauges
-            left = room - converted.series.total()
-            found = convert_insights(payload, known, observed_at=at, series_cap=left)
-            return (converted, found), [*converted.gauges, *found.gauges]
+            left = max(0, room - found.series.total()) if found else room
+            converted = convert(
+                payload, selection, observed_at=at, series_cap=left, build=number, min_change=least
+            )
+            return (converted, found), [*converted.gauges, *(found.gauges if found else ())]
 
         (converted, found), gauges, observed_at = self._encoded_at(app, _nanoseconds(answer), make)
         series = converted.series + (found.series if found else Counter())
@@ -146,7 +150,7 @@ class Intake:
     def _overview(self, app: App) -> Overview | None:
         """The last overview of an app, if there ever was one."""
         document = self._state.document(Source(self._account.name, app.id, "", "overview"))
-        return parse_overview(json.loads(gzip.decompress(document), parse_int=float)) if document else None
+        return parse_overview(loads(gzip.decompress(document))) if document else None
 
     # Signatures and logs
 
@@ -163,7 +167,11 @@ class Intake:
                     for other in builds
                     if other.platform == build.platform
                 )
-                self._signatures_of(app, build, answers[build.id], newest)
+                try:
+                    self._signatures_of(app, build, answers[build.id], newest)
+                except AppStoreError as error:  # of this build; what is stored of it stays
+                    error.where = f"account {self._account.name}, {app.bundle_id} {build.version}"
+                    self._report.failures.append(error)
 
     def _signatures_of(self, app: App, build: Build, pages: Sequence[Answer], newest: bool) -> None:
         source = Source(self._account.name, app.id, build.id, "signatures")

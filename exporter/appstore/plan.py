@@ -87,16 +87,20 @@ class Plan:
 def plan(steps: Iterable[Step], past: Mapping[Key, Past], now: float, allowance: int) -> Plan:
     """Which of these steps a budget of `allowance` requests suffices for.
 
-    What does not fit ends the plan: something small that overtook it would let it wait for ever.
+    What does not fit ends the plan: something small that overtook it would let it wait for ever. A step that
+    costs more than the whole budget is set aside, as no order would help it.
     """
+    left, full = allowance, False
     fitting: list[Step] = []
-    ordered = sorted(steps, key=lambda step: turn(step, past, now))
-    for number, step in enumerate(ordered):
-        if step.cost > allowance:
-            return Plan(tuple(fitting), tuple(ordered[number:]))
-        fitting.append(step)
-        allowance -= step.cost
-    return Plan(tuple(fitting), ())
+    deferred: list[Step] = []
+    for step in sorted(steps, key=lambda step: turn(step, past, now)):
+        full = full or left < step.cost <= allowance
+        if full or step.cost > allowance:
+            deferred.append(step)
+        else:
+            fitting.append(step)
+            left -= step.cost
+    return Plan(tuple(fitting), tuple(deferred))
 
 
 def turn(step: Step, past: Mapping[Key, Past], now: float) -> tuple[object, ...]:

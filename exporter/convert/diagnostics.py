@@ -362,7 +362,7 @@ def _add_log(
         "appstore.diagnostic.detail": log.detail,
         "appstore.diagnostic.bytes_written": None
         if kind != "DISK_WRITES" or quantity is None
-        else round(quantity),  # 2.01 MB are 2009999.9… in doubles
+        else int(quantity),
         "appstore.diagnostic.duration": None if kind == "DISK_WRITES" else quantity,
         "appstore.diagnostic.insight": _shortened(
             " ".join(dict.fromkeys(insight.text for insight in insights if insight.text)), _LONGEST_REMARK
@@ -392,11 +392,11 @@ def _add_log(
 def _quantity(kind: str, log: Log) -> float | None:
     """Bytes written, or seconds, as Apple's words tell them; None where they do not.
 
-    More bytes than OTLP's integers go to are none that anybody wrote.
+    Bytes are whole ones: 2.01 MB are 2009999.9… in doubles. More than OTLP's integers hold nobody wrote.
     """
     if kind == "DISK_WRITES":
         sizes = map(quantities.size_in, (log.writes_caused, log.detail))
-        return next((size for size in sizes if size is not None and size < _MOST_BYTES), None)
+        return next((float(round(size)) for size in sizes if size is not None and size < _MOST_BYTES), None)
     return quantities.duration_in(log.detail) if kind in _HISTOGRAMS else None
 
 

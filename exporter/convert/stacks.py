@@ -100,7 +100,7 @@ def fingerprint(kind: str, stacks: Sequence[Sequence[Frame]], signature: str) ->
 
 def problem(kind: str, signature: str) -> str:
     """The fingerprint of a signature of which nothing but the text is known: 16 lower-case hex digits."""
-    return _hex(kind, [_function(signature)])
+    return _hex(kind, [_function(signature) or signature])
 
 
 def blamed_frame(stacks: Sequence[Sequence[Frame]]) -> Frame | None:

@@ -1,6 +1,6 @@
 """What is remembered of diagnostics, in the state file.
 
-build         the builds whose diagnostics are collected, in the order of discovery
+build         the builds whose signatures (or metrics) are collected, in the order of discovery
 signature     their signatures, with the weight that each had when its logs were downloaded
 log           the identities of the logs that were counted and sent
 problem       in which versions of a platform a problem was seen first and last
@@ -21,13 +21,12 @@ from exporter.appstore.payloads.diagnostics import Signature
 from exporter.convert.diagnostics import Observation, Versions
 from exporter.convert.distributions import Window
 from exporter.otlp.encode import Body
-from exporter.state.state import Execute, Source, State, owe, remember_windows
+from exporter.state.state import Execute, Kind, Source, State, owe, remember_windows
 
 _DAY = 24 * 3600 * 10**9
 _FORGET_LOGS = 90 * _DAY
 _FORGET_PROBLEMS = 180 * _DAY
 _APP = "(account, app_id) = (?, ?)"
-_GONE = {"signature": "", "source": "AND kind = 'signatures'", "snapshot": "AND kind = 'signatures'"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +49,38 @@ class Diagnostics:
 
     # Builds
 
-    def builds(self, account: str, app_id: str) -> list[Build]:
-        """The builds whose diagnostics are collected, as they were discovered."""
-        rows = self._state._rows(f"SELECT record FROM build WHERE {_APP} ORDER BY place", account, app_id)  # noqa: S608
+    def builds(self, account: str, app_id: str, kind: Kind = "signatures") -> list[Build]:
+        """The builds whose signatures (or metrics) are collected, as they were discovered."""
+        rows = self._state._rows(
+            "SELECT record FROM build WHERE (account, app_id, kind) = (?, ?, ?) ORDER BY place",
+            account,
+            app_id,
+            kind,
+        )
         return [Build(*json.loads(record)) for (record,) in rows]
 
-    def hold_builds(self, account: str, app_id: str, builds: Sequence[Build]) -> None:
-        """Collect the diagnostics of these builds and of no other; nothing is kept of the others' gauges."""
+    def hold_builds(self, account: str, app_id: str, kind: Kind, builds: Sequence[Build]) -> None:
+        """Collect the signatures (or metrics) of these builds and no others, whose gauges are forgotten."""
+        held = "SELECT id FROM build WHERE (account, app_id, kind) = (?, ?, ?)"
+        of_kind = account, app_id, kind
         with self._state._transaction() as execute:
-            execute(f"DELETE FROM build WHERE {_APP}", account, app_id)  # noqa: S608
+            execute("DELETE FROM build WHERE (account, app_id, kind) = (?, ?, ?)", *of_kind)
             for place, build in enumerate(builds):
                 record = json.dumps(astuple(build))
-                execute("INSERT INTO build VALUES (?, ?, ?, ?, ?)", account, app_id, build.id, place, record)
-            for table, of_kind in _GONE.items():
+                execute("INSERT INTO build VALUES (?, ?, ?, ?, ?, ?)", *of_kind, build.id, place, record)
+            for table in ("source", "snapshot"):
                 execute(
-                    f"DELETE FROM {table} WHERE {_APP} {of_kind}"  # noqa: S608
-                    " AND build_id NOT IN (SELECT id FROM build WHERE (account, app_id) = (?, ?))",
+                    f"DELETE FROM {table} WHERE (account, app_id, kind) = (?, ?, ?)"  # noqa: S608
+                    f" AND build_id <> '' AND build_id NOT IN ({held})",
+                    *of_kind,
+                    *of_kind,
+                )
+            if kind == "signatures":
+                execute(
+                    f"DELETE FROM signature WHERE {_APP} AND build_id NOT IN ({held})",  # noqa: S608
                     account,
                     app_id,
-                    account,
-                    app_id,
+                    *of_kind,
                 )
 
     # Signatures
@@ -206,7 +217,8 @@ class Diagnostics:
             self._set_logged(execute, account, app_id, signature_id)
             execute(
                 f"DELETE FROM log WHERE {_APP} AND seen_at < ?"  # noqa: S608
-                " AND build_id NOT IN (SELECT id FROM build WHERE (account, app_id) = (?, ?))",
+                " AND build_id NOT IN (SELECT id FROM build"
+                " WHERE (account, app_id, kind) = (?, ?, 'signatures'))",
                 account,
                 app_id,
                 observed_at - _FORGET_LOGS,

@@ -68,9 +68,9 @@ MIGRATIONS = (
             PRIMARY KEY (account, app_id, build_id, id)
         ) WITHOUT ROWID;
         CREATE TABLE build (
-            account TEXT NOT NULL, app_id TEXT NOT NULL, id TEXT NOT NULL, place INTEGER NOT NULL,
-            record TEXT NOT NULL,
-            PRIMARY KEY (account, app_id, id)
+            account TEXT NOT NULL, app_id TEXT NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL,
+            place INTEGER NOT NULL, record TEXT NOT NULL,
+            PRIMARY KEY (account, app_id, kind, id)
         ) WITHOUT ROWID;
         CREATE TABLE log (
             account TEXT NOT NULL, app_id TEXT NOT NULL, identity BLOB NOT NULL,

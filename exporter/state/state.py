@@ -39,6 +39,8 @@ _DAY = 24 * 3600
 _FORGET_WINDOWS = 90 * _DAY * 10**9  # a series not seen for 90 days starts anew
 _FORGET_STEPS = 30 * _DAY  # what was neither asked for nor waited for is no longer wanted
 
+MOST_EVENTS = 10_000
+
 Execute = Callable[..., sqlite3.Cursor]
 Kind = Literal["metrics", "signatures", "overview"]
 _SOURCE = "(account, app_id, build_id, kind) = (?, ?, ?, ?)"
@@ -164,15 +166,17 @@ class State:
         return [Finding.from_json(json.loads(record)) for (record,) in rows]
 
     def touch(self, source: Source, observed_at: int) -> None:
-        """A source gave the same answer again, now."""
+        """A source gave the same answer again, now: the distributions that were in it are in this one too."""
         with self._transaction() as execute:
-            execute(f"UPDATE source SET observed_at = ? WHERE {_SOURCE}", observed_at, *source)  # noqa: S608
             execute(
-                "UPDATE window SET seen_at = ? WHERE (account, app_id, kind) = (?, ?, ?)",
+                "UPDATE window SET seen_at = ? WHERE (account, app_id, kind) = (?, ?, ?)"
+                f" AND seen_at = (SELECT observed_at FROM source WHERE {_SOURCE})",
                 observed_at,
                 *source[:2],
                 source.kind,
+                *source,
             )
+            execute(f"UPDATE source SET observed_at = ? WHERE {_SOURCE}", observed_at, *source)  # noqa: S608
 
     def store(
         self,
@@ -291,7 +295,11 @@ class State:
     def move_windows(
         self, account: str, app_id: str, times: Mapping[int, int], restamp: Callable[[Body], Body]
     ) -> None:
-        """Give what an app is owed new times: old time → new time, bodies by `restamp`."""
+        """Give what an app is owed new times: old time → new time, bodies by `restamp`.
+
+        The windows of distributions move along, but for those that were delivered already: an event of the
+        same time may be owed for longer.
+        """
         with self._transaction() as execute:
             rows = execute(
                 "SELECT id, stamp, points, signal, body FROM outbox WHERE (account, app_id) = (?, ?)",
@@ -301,7 +309,8 @@ class State:
             for row_id, stamp, points, signal, body in rows:
                 data = restamp(Body(bytes(body), points, signal)).data
                 execute("UPDATE outbox SET stamp = ?, body = ? WHERE id = ?", times[stamp], data, row_id)
-            for old, new in sorted(times.items(), reverse=True):  # later first: none is moved twice
+            owed = {stamp for _, stamp, _, signal, _ in rows if signal == "metrics"}
+            for old, new in sorted(((old, times[old]) for old in owed), reverse=True):  # none is moved twice
                 execute(
                     "UPDATE window SET ended_at = ? WHERE (account, app_id, ended_at) = (?, ?, ?)",
                     new,
@@ -437,7 +446,11 @@ class State:
 
 
 def owe(execute: Execute, account: str, app_id: str, bodies: Iterable[Body], stamp: int) -> None:
-    """Put bodies into the outbox."""
+    """Put bodies into the outbox.
+
+    Events may be refused for months, by a Collector without a pipeline for logs. Of an app's bodies of events
+    the newest MOST_EVENTS stay, one for each signature and poll; the rest is given up.
+    """
     for body in bodies:
         execute(
             "INSERT INTO outbox (account, app_id, stamp, points, body, signal) VALUES (?, ?, ?, ?, ?, ?)",
@@ -448,6 +461,13 @@ def owe(execute: Execute, account: str, app_id: str, bodies: Iterable[Body], sta
             body.data,
             body.signal,
         )
+    execute(
+        "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox"
+        " WHERE (account, app_id, signal) = (?, ?, 'logs') ORDER BY id DESC LIMIT -1 OFFSET ?)",
+        account,
+        app_id,
+        MOST_EVENTS,
+    )
 
 
 def remember_windows(

@@ -1,7 +1,7 @@
 """Signatures and logs → gauges, histograms and events.
 
-Whole answers in, whole points and events out: `golden_diagnostics/*.in.json` → `*.out.json`. To accept a change
-of the output on purpose: `UPDATE_GOLDEN=1 pytest tests/convert`, then read the difference.
+Whole answers in, whole points and events out: `golden_diagnostics/*.in.json` → `*.out.json`. To accept a
+change of the output on purpose: `UPDATE_GOLDEN=1 pytest tests/convert`, then read the difference.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry._logs import LogRecord
-from opentelemetry.sdk.metrics.export import Metric
+from opentelemetry.sdk.metrics.export import Metric, NumberDataPoint
 
 from exporter.appstore.payloads.diagnostics import (
     Log,
@@ -235,3 +235,561 @@ def _rendered(result: dict[str, Any]) -> str:
             text = json.dumps(value, ensure_ascii=False)
         entries.append(f"{json.dumps(key)}: {text}")
     return "{\n" + ",\n".join(entries) + "\n}\n"
+
+
+# Signatures
+
+
+def signature(number: int, weight: float | None = 0.5, kind: str = "HANGS", text: str = "") -> Signature:
+    return Signature(f"s{number:03}", kind, text or f"Shop.f{number}()", weight, None, ())
+
+
+def gauges_of(converted: ConvertedGauges) -> list[tuple[str, dict[str, Any], float]]:
+    return [
+        (metric.name, dict(point.attributes or {}), point.value)
+        for metric in converted.gauges
+        for point in metric.data.data_points
+        if isinstance(point, NumberDataPoint)
+    ]
+
+
+def converted_signatures(found: Sequence[Signature], *, top: int = 10, cap: int = 1000) -> ConvertedGauges:
+    return convert_signatures(found, ORIGIN, new=(), top=top, series_cap=cap, observed_at=OBSERVED_AT)
+
+
+def test_a_build_without_signatures_says_so() -> None:
+    """Each of the three types has an explicit 0, so that an alert ends by data."""
+    counts = {
+        attributes["diagnostic_type"]: value for _, attributes, value in gauges_of(converted_signatures([]))
+    }
+    assert counts == {"DISK_WRITES": 0.0, "HANGS": 0.0, "LAUNCHES": 0.0}
+
+
+def test_of_equal_weights_the_id_decides() -> None:
+    """Which signatures become series does not depend on Apple's order."""
+    found = [signature(number) for number in (3, 1, 2)]
+    for order in (found, found[::-1]):
+        kept = {
+            attributes["signature_id"]
+            for _, attributes, _ in gauges_of(converted_signatures(order, top=2))[:2]
+        }
+        assert kept == {"s001", "s002"}
+
+
+def test_no_signature_becomes_a_series_with_a_top_of_none() -> None:
+    """With a top of 0 there are counts alone, and what is left out is told."""
+    converted = converted_signatures([signature(1), signature(2)], top=0)
+    assert {name for name, _, _ in gauges_of(converted)} == {"appstore.diagnostic.signatures"}
+    assert converted.left_out == {"top_signatures": 2}
+
+
+weights = st.none() | st.sampled_from([0.0, 0.5, 1.0, 85.0, -1.0])
+signatures = st.lists(
+    st.builds(
+        Signature,
+        st.sampled_from([f"s{number}" for number in range(12)]),
+        st.sampled_from(["HANGS", "LAUNCHES", "DISK_WRITES", "SPINS"]),
+        st.sampled_from(["", "Shop.pay() + 12", "x" * 500, "Shop.cart()", "+ 12"]),
+        weights,
+        st.sampled_from([None, -1, 0, 1]),
+        st.sampled_from([(), (("2.0", 0.5),), (("2.0", 0.5), ("1.9", 0.0))]),
+    ),
+    max_size=12,
+    unique_by=lambda item: item.id,
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(signatures, st.integers(0, 5), st.integers(-1, 40), st.sets(st.sampled_from(["s1", "s2"])))
+def test_no_signatures_break_a_rule(found: list[Signature], top: int, cap: int, new: set[str]) -> None:
+    """What leaves and what is left out is all there is; names, attributes and caps are kept to."""
+
+    def convert(most: int) -> ConvertedGauges:
+        return convert_signatures(found, ORIGIN, new=new, top=top, series_cap=most, observed_at=OBSERVED_AT)
+
+    converted, everything = convert(cap), convert(10_000)
+    points = gauges_of(converted)
+    assert len(points) == converted.series.total() == min(max(0, cap), everything.series.total())
+    assert converted.series + converted.capped == everything.series
+    assert converted.left_out["series_cap"] == converted.capped.total()
+    kinds = Counter(item.type for item in found)
+    assert converted.left_out["top_signatures"] == sum(max(0, count - top) for count in kinds.values())
+    assert set(converted.left_out) <= set(LEFT_OUT)
+    _check_series(points)
+    weighed = {attributes["signature_id"] for name, attributes, _ in points if name.endswith(".new")}
+    assert len(weighed) <= top * 4
+
+
+def _check_series(points: Sequence[tuple[str, Mapping[str, Any], float]]) -> None:
+    """Each series once, under a name of the catalogue's, with attributes that it lists."""
+    for name, attributes, value in points:
+        assert set(attributes) <= set(METRICS[name].attributes)
+        assert all(0 < len(text) <= 200 for text in attributes.values())
+        assert math.isfinite(value)
+    series = Counter((name, *sorted(attributes.items())) for name, attributes, _ in points)
+    assert set(series.values()) <= {1}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("", None),
+        ("+ 12", None),
+        ("Shop.pay()", "Shop.pay()"),
+        ("Shop.pay() + 120", "Shop.pay()"),
+        ("Shop.pay()+0x1F", "Shop.pay()"),
+        ("a + b", "a + b"),
+        ("operator+(int)", "operator+(int)"),
+        ("x" * 120, "x" * 120),
+        ("x" * 121, "x" * 119 + "…"),
+        ("x" * 118 + " yyy", "x" * 118 + "…"),
+    ],
+)
+def test_signatures_are_readable(text: str, shown: str | None) -> None:
+    """The text loses the offset at its end, is at most 120 characters long, and never empty."""
+    assert signature_attributes("s1", text).get("signature") == shown
+    assert signature_attributes("s1", text)["signature_id"] == "s1"
+
+
+# Occurrences
+
+
+def counted(number: int, count: float | None, kind: str = "HANGS") -> TopSignature:
+    return TopSignature(f"s{number}", kind, f"f{number}", count, None, "", None, None, ())
+
+
+def occurrences(
+    *found: TopSignature, version: str = "2.1", platform: str = "iOS", top: int = 9
+) -> ConvertedGauges:
+    overview = Overview(platform, version, found, (), Counter())
+    return convert_occurrences(overview, top=top, series_cap=9, observed_at=OBSERVED_AT)
+
+
+def test_occurrences_without_a_version_are_no_points() -> None:
+    """A count of a version that nobody names would be a series that never ends."""
+    converted = occurrences(counted(1, 5.0), counted(2, None), version="")
+    assert (converted.gauges, converted.left_out) == ([], {"no_version": 1, "no_value": 1})
+
+
+def test_an_unknown_platform_is_left_away() -> None:
+    """No attribute is ever empty."""
+    ((_, attributes, value),) = gauges_of(occurrences(counted(1, 0.0), platform=""))
+    assert attributes == {
+        "diagnostic_type": "HANGS",
+        "version": "2.1",
+        "signature_id": "s1",
+        "signature": "f1",
+    }
+    assert value == 0.0
+
+
+def test_each_type_has_its_own_top() -> None:
+    """The most frequent of each type become series."""
+    found = [counted(number, float(number), kind) for number in range(4) for kind in ("HANGS", "LAUNCHES")]
+    converted = occurrences(*found, top=1)
+    assert [(point["diagnostic_type"], value) for _, point, value in gauges_of(converted)] == [
+        ("HANGS", 3.0),
+        ("LAUNCHES", 3.0),
+    ]
+    assert converted.left_out == {"top_signatures": 6}
+
+
+# What is new
+
+
+def test_nothing_is_new_on_a_cold_start() -> None:
+    """Where no earlier version is known there is nothing to compare with."""
+    found = [signature(1), signature(2)]
+    (first, second) = problems_of(found).values()
+    assert new_signatures(found, "2.1", {}) == frozenset()
+    assert new_signatures(found, "2.1", {first: Versions("2.1", "2.1")}) == frozenset()
+    assert new_signatures(found, "2.1", {second: Versions("2.2", "2.2")}) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("known", "new"),
+    [
+        (None, True),
+        (Versions("2.1", "2.1"), True),
+        (Versions("2.0", "2.0"), False),
+        (Versions("2.0", "2.1"), False),
+        (Versions("1.0", "1.0"), False),
+        (Versions("2.2", "2.2"), True),
+    ],
+)
+def test_a_problem_is_new_while_no_earlier_version_had_it(known: Versions | None, new: bool) -> None:
+    """Also when it is seen again in the same version; not when it was gone for a while and returns."""
+    item = signature(1, text="Shop.pay() + 120")
+    problems = {stacks.problem("HANGS", "Shop.other()"): Versions("1.0", "2.0")}
+    if known:
+        problems[stacks.problem("HANGS", "Shop.pay()")] = known
+    assert new_signatures([item], "2.1", problems) == (frozenset({item.id}) if new else frozenset())
+    other = signature(1, kind="LAUNCHES", text="Shop.pay()")
+    assert new_signatures([other], "2.1", problems) == frozenset({other.id})
+
+
+def test_versions_are_compared_by_their_numbers() -> None:
+    """1.9 is before 1.10, whichever is seen first; a beta is before its release."""
+    assert seen_in(None, "1.9") == Versions("1.9", "1.9")
+    assert seen_in(Versions("1.10", "1.10"), "1.9") == Versions("1.9", "1.10")
+    assert seen_in(Versions("1.9", "1.10"), "1.9.5") == Versions("1.9", "1.10")
+    assert seen_in(Versions("1.9", "1.9"), "1.10") == Versions("1.9", "1.10")
+    assert knows_earlier({"p": Versions("1.9", "9.0")}, "1.10")
+    assert not knows_earlier({"p": Versions("1.10", "1.10")}, "1.10")
+    assert knows_earlier({"p": Versions("2.0-beta", "2.0-beta")}, "2.0")
+
+
+# Logs
+
+
+def log_of(kind: str = "HANGS", **fields: Any) -> Log:
+    names = (
+        *("event", "detail", "writes_caused", "os_version", "app_version", "build_version"),
+        *("bundle_id", "device", "architecture"),
+    )
+    return Log(**{name: fields.get(name, "") for name in names}, stacks=fields.get("stacks", ()))
+
+
+def context_of(
+    kind: str = "HANGS",
+    text: str = "Shop.pay()",
+    file: str = "",
+    line: int | None = None,
+    problems: Mapping[str, Versions] | None = None,
+) -> Context:
+    return Context(Signature("s1", kind, text, 0.5, None, ()), ORIGIN, file, line, problems or {})
+
+
+def converted_logs(*logs: Log, insights: tuple[LogInsight, ...] = (), **context: Any) -> ConvertedLogs:
+    products = [SignatureLogs("s1", insights, logs)]
+    return convert_logs(products, context_of(**context), seen=(), observed_at=OBSERVED_AT)
+
+
+def event_of(log: Log, **context: Any) -> dict[str, Any]:
+    """The attributes of a log's event."""
+    (event,) = converted_logs(log, **context).events
+    return dict(event.attributes or {})
+
+
+@pytest.mark.parametrize(
+    ("text", "model"),
+    [
+        ("iPhone13_3", "iPhone13,3"),
+        ("iPad13_11", "iPad13,11"),
+        ("MacBookPro18_3", "MacBookPro18,3"),
+        ("iPhone13,3", "iPhone13,3"),
+        ("arm64_v8", "arm64_v8"),
+        ("iPhone", "iPhone"),
+        ("iPhone13_3_1", "iPhone13_3_1"),
+        ("", ""),
+    ],
+)
+def test_devices_are_spelled_as_metrics_spell_them(text: str, model: str) -> None:
+    """A model with an underscore is the one with a comma; anything else stays as it is."""
+    assert device_model(text) == model
+
+
+@pytest.mark.parametrize(
+    ("text", "version", "build"),
+    [
+        ("iPhone OS 14.6 (18F72)", "14.6", "18F72"),
+        ("iPhone OS 14.6 (Build 18F72)", "14.6", "18F72"),
+        ("macOS 14.1.1 (23B81)", "14.1.1", "23B81"),
+        ("iOS 17.1(21B74)", "17.1", "21B74"),
+        ("iOS 18.2", "18.2", ""),
+        ("iOS 18", "18", ""),
+        ("18.2 ()", "18.2", ""),
+        ("visionOS 2.0 (22N5252n)", "2.0", "22N5252n"),
+        ("beta", "beta", ""),
+        ("", "", ""),
+    ],
+)
+def test_an_operating_system_has_version_and_build(text: str, version: str, build: str) -> None:
+    """`iPhone OS 14.6 (18F72)` is told apart; without any number the text is the version."""
+    assert os_of(text) == (version, build)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "value"),
+    [
+        ("HANGS", {"detail": "Hang of 2.35 sec"}, 2.35),
+        ("HANGS", {"detail": "Hang of 0 sec"}, 0.0),
+        ("LAUNCHES", {"detail": "1,500 ms"}, 1.5),
+        ("DISK_WRITES", {"writes_caused": "1073.76 MB"}, 1_073_760_000.0),
+        ("DISK_WRITES", {"writes_caused": "2.01 MB"}, 2_010_000.0),
+        ("DISK_WRITES", {"writes_caused": "0 MB", "detail": "5 MB"}, 0.0),
+        ("DISK_WRITES", {"writes_caused": "1 MB", "detail": "5 MB"}, 1_000_000.0),
+        ("DISK_WRITES", {"writes_caused": "lots", "detail": "Total of 1.2 GB of disk writes"}, 1.2e9),
+        ("DISK_WRITES", {"writes_caused": "9223372 TB"}, 9.223372e18),
+        ("DISK_WRITES", {"writes_caused": "9223373 TB"}, None),
+        ("DISK_WRITES", {"writes_caused": "1 sec"}, None),
+        ("HANGS", {"writes_caused": "1 MB"}, None),
+        ("HANGS", {"detail": "a while"}, None),
+    ],
+)
+def test_what_a_log_measured(kind: str, fields: dict[str, str], value: float | None) -> None:
+    """Whole bytes or seconds, in an observation and on the event; the event goes out without them, too."""
+    converted = converted_logs(log_of(**fields, app_version="2.1"), kind=kind)
+    assert [item.value for item in converted.observations] == ([] if value is None else [value])
+    assert converted.left_out == ({"no_quantity": 1} if value is None else {})
+    attributes = dict(converted.events[0].attributes or {})
+    name = "bytes_written" if kind == "DISK_WRITES" else "duration"
+    assert attributes.get(f"appstore.diagnostic.{name}") == value
+    assert isinstance(attributes.get("appstore.diagnostic.bytes_written", 0), int)
+
+
+def test_a_type_that_nobody_knows_has_no_quantity() -> None:
+    """Its logs are counted as such, and their events go out."""
+    converted = converted_logs(log_of(detail="Spin of 3 sec"), kind="SPINS")
+    assert (converted.observations, converted.left_out) == ([], {"unknown_type": 1})
+    assert converted.events[0].body == "SPINS in Shop.pay() on unknown, version 2.1: Spin of 3 sec"
+
+
+def test_an_empty_operating_system_is_no_attribute() -> None:
+    """An observation has device, platform and version, and the operating system's where it is told."""
+    converted = converted_logs(
+        log_of(detail="1 s"), log_of(detail="2 s", os_version="iOS 17.1", device="Mac15_3")
+    )
+    assert [item.attributes for item in converted.observations] == [
+        (("device", "unknown"), ("platform", "iOS"), ("version", "2.1")),
+        (("device", "Mac15,3"), ("platform", "iOS"), ("version", "2.1"), ("os_version", "17.1")),
+    ]
+
+
+def frames(*symbols: str, **fields: Any) -> tuple[tuple[Any, ...], ...]:
+    """One stack, in which the last frame is blamed."""
+    nodes: list[dict[str, Any]] = [{"symbolName": symbols[-1], "isBlameFrame": True, **fields}]
+    for symbol in reversed(symbols[:-1]):
+        nodes = [{"symbolName": symbol, "subFrames": nodes}]
+    tree = {"callStacks": [{"callStackRootFrames": nodes}]}
+    document = {"productData": [{"diagnosticLogs": [{"callStackTree": tree}]}]}
+    return parse_logs(document).products[0].logs[0].stacks
+
+
+@pytest.mark.parametrize(
+    ("fields", "known", "place"),
+    [
+        ({"fileName": "A.swift", "lineNumber": "3"}, ("B.swift", 7), ("A.swift", 3)),
+        ({"fileName": "A.swift"}, ("B.swift", 7), ("A.swift", None)),
+        ({"lineNumber": "3"}, ("B.swift", 7), ("B.swift", 7)),
+        ({}, ("B.swift", None), ("B.swift", None)),
+        ({}, ("", None), (None, None)),
+    ],
+)
+def test_where_in_the_source(
+    fields: dict[str, Any], known: tuple[str, int | None], place: tuple[str | None, int | None]
+) -> None:
+    """File and line are the blamed frame's; where it has no file, the overview's: never one of each."""
+    attributes = event_of(log_of(stacks=frames("main", "f", **fields)), file=known[0], line=known[1])
+    assert (attributes.get("code.file.path"), attributes.get("code.line.number")) == place
+    assert attributes["code.function.name"] == "f"
+
+
+def test_problems_without_any_words_are_told_apart() -> None:
+    """Where neither stack nor text says anything, the signature's id is what makes a problem."""
+    one, other = (
+        convert_logs(
+            [SignatureLogs("", (), (log_of(detail="1 s"),))],
+            Context(Signature(name, "HANGS", "", None, None, ()), ORIGIN, "", None, {}),
+            seen=(),
+            observed_at=OBSERVED_AT,
+        )
+        for name in ("s1", "s2")
+    )
+    assert set(one.problems).isdisjoint(other.problems)
+    assert set(one.problems) == set(problems_of([Signature("s1", "HANGS", "", None, None, ())]).values())
+
+
+def test_what_an_event_says_of_versions_is_what_is_remembered() -> None:
+    """A stack whose signature's text was seen before is as old as the text, now and later."""
+    text = stacks.problem("HANGS", "Shop.pay()")
+    log = log_of(stacks=frames("main", "Shop.Cart.sync()"))
+    converted = converted_logs(log, problems={text: Versions("1.0", "3.0")})
+    attributes = dict(converted.events[0].attributes or {})
+    fingerprint = str(attributes["appstore.diagnostic.fingerprint"])
+    assert fingerprint != text
+    assert converted.problems == {fingerprint: Versions("1.0", "3.0")}
+    assert (
+        attributes["appstore.diagnostic.first_seen_version"],
+        attributes["appstore.diagnostic.last_seen_version"],
+        attributes["appstore.diagnostic.new"],
+    ) == ("1.0", "3.0", False)
+
+
+def test_logs_of_one_answer_know_each_other() -> None:
+    """The same problem in two versions in one answer has one history."""
+    logs = [log_of(detail=f"{n} s", app_version=version) for n, version in enumerate(["2.0", "1.9", "2.1"])]
+    (versions,) = converted_logs(*logs).problems.values()
+    assert versions == Versions("1.9", "2.1")
+
+
+@pytest.mark.parametrize(
+    ("problems", "severity"),
+    [({}, "INFO"), ({"p": Versions("2.0", "2.0")}, "WARN"), ({"p": Versions("2.1", "2.1")}, "INFO")],
+)
+def test_a_new_problem_is_a_warning(problems: dict[str, Versions], severity: str) -> None:
+    """Only where an earlier version is known, and did not have it."""
+    (event,) = converted_logs(log_of(detail="1 s"), problems=problems).events
+    assert event.severity_text == severity
+    assert event.severity_number is not None
+    assert event.severity_number.name == severity
+    assert (event.attributes or {})["appstore.diagnostic.new"] == (severity == "WARN")
+
+
+def test_texts_are_bounded() -> None:
+    """What Apple says at length is cut, and says so."""
+    insights = tuple(LogInsight("", f"{n} " + "x" * 480, "") for n in range(9))
+    (event,) = converted_logs(
+        log_of(detail="d" * 200, stacks=frames("f" * 500)), insights=insights, text="t" * 500
+    ).events
+    attributes = event.attributes or {}
+    assert attributes["signature"] == "t" * 119 + "…"
+    remark = str(attributes["appstore.diagnostic.insight"])
+    assert (len(remark), remark[-1]) == (1000, "…")
+    assert len(str(event.body)) < 500
+
+
+# What holds for all logs
+
+frame_drawn = st.fixed_dictionaries(
+    {"symbolName": st.sampled_from(["main", "Shop.pay() + 12", "Shop.cart()", "", None, "x" * 600])},
+    optional={
+        "isBlameFrame": st.booleans(),
+        "fileName": st.sampled_from(["A.swift", "", 5.0]),
+        "lineNumber": st.sampled_from(["3", "0", 1e12, None]),
+        "sampleCount": st.sampled_from([1.0, math.inf, -3.0, 1e308]),
+        "insightsCategory": st.sampled_from(["I/O", ""]),
+    },
+)
+trees_drawn = st.none() | st.lists(
+    st.builds(
+        lambda outer, inner: {"callStacks": [{"callStackRootFrames": [outer | {"subFrames": inner}]}]},
+        frame_drawn,
+        st.lists(frame_drawn, max_size=2),
+    ),
+    max_size=2,
+)
+log_drawn = st.fixed_dictionaries(
+    {},
+    optional={
+        "diagnosticMetaData": st.none()
+        | st.fixed_dictionaries(
+            {},
+            optional={
+                "eventDetail": st.sampled_from(
+                    ["1 sec", "Total of 2.01 MB", "99999999999 TB", "", "\ud800", 5.0, "x" * 900, "9e999 s"]
+                ),
+                "writesCaused": st.sampled_from(["1073.76 MB", "much", "", None]),
+                "osVersion": st.sampled_from(["iPhone OS 14.6 (18F72)", "beta", "", "9" * 900]),
+                "appVersion": st.sampled_from(["2.1", "2.0", "", "\x00", "x" * 900]),
+                "deviceType": st.sampled_from(["iPhone13_3", "", "a\x1bb"]),
+            },
+        ),
+        "callStackTree": trees_drawn,
+    },
+)
+documents = st.fixed_dictionaries(
+    {
+        "productData": st.lists(
+            st.fixed_dictionaries(
+                {"diagnosticLogs": st.lists(log_drawn | st.none(), max_size=5)},
+                optional={
+                    "diagnosticInsights": st.lists(
+                        st.fixed_dictionaries({"insightsString": st.sampled_from(["a", "", 5.0, "x" * 900])}),
+                        max_size=2,
+                    )
+                },
+            ),
+            max_size=3,
+        )
+    }
+)
+contexts = st.builds(
+    Context,
+    st.builds(
+        Signature,
+        st.sampled_from(["s1", "s2"]),
+        st.sampled_from(["HANGS", "LAUNCHES", "DISK_WRITES", "SPINS"]),
+        st.sampled_from(["", "Shop.pay() + 12", "x" * 500]),
+        weights,
+        st.none(),
+        st.just(()),
+    ),
+    st.builds(Origin, st.sampled_from(["2.1", "2.0"]), st.sampled_from(["210", ""]), st.just("iOS")),
+    st.sampled_from(["", "A.swift"]),
+    st.none() | st.integers(1, 9),
+    st.dictionaries(
+        st.sampled_from([stacks.problem("HANGS", "Shop.pay()"), "other"]),
+        st.sampled_from([Versions("1.0", "1.0"), Versions("2.1", "2.1"), Versions("2.0", "3.0")]),
+    ),
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(documents, contexts, st.sets(st.integers(0, 9)))
+def test_each_log_is_sent_once(document: Any, context: Context, before: set[int]) -> None:
+    """Each log is a duplicate or has an identity; what was not seen before is an event, in the logs' order;
+    converted again, nothing is sent."""
+    try:
+        products = parse_logs(document).products
+    except BadAnswer:
+        return
+    logs = [log for product in products for log in product.logs]
+    ids = [stacks.identity(context.signature.type, log, context.signature.id) for log in logs]
+    first_ids = list(dict.fromkeys(ids))
+    seen = {identity for number, identity in enumerate(first_ids) if number in before}
+    converted = convert_logs(products, context, seen=seen, observed_at=OBSERVED_AT)
+    assert converted.identities == first_ids
+    assert converted.left_out["duplicate"] == len(logs) - len(first_ids)
+    sent = [(event.attributes or {})["appstore.diagnostic.log_id"] for event in converted.events]
+    assert sent == [identity.hex() for identity in first_ids if identity not in seen]
+    unmeasured = converted.left_out["no_quantity"] + converted.left_out["unknown_type"]
+    assert len(converted.observations) + unmeasured == len(converted.events)
+    assert set(converted.left_out) <= set(LEFT_OUT)
+    for event in converted.events:
+        _check_event(event)
+    again = convert_logs(products, context, seen=converted.identities, observed_at=OBSERVED_AT)
+    assert (again.events, again.observations, again.problems) == ([], [], {})
+    assert again.identities == converted.identities
+    _check_distributions(converted.observations)
+
+
+def _check_event(event: LogRecord) -> None:
+    attributes = event.attributes or {}
+    assert set(attributes) <= set(DIAGNOSTIC_EVENT.attributes)
+    assert {"device", "platform", "version", "signature_id", "diagnostic_type"} <= set(attributes)
+    assert re.fullmatch(r"[0-9a-f]{16}", str(attributes["appstore.diagnostic.fingerprint"]))
+    assert re.fullmatch(r"[0-9a-f]{32}", str(attributes["appstore.diagnostic.log_id"]))
+    for name, value in attributes.items():
+        if isinstance(value, str):
+            longest = {"code.stacktrace": 60 * 201, "appstore.diagnostic.insight": 1000}.get(name, 500)
+            assert 0 < len(value) <= longest
+            assert value.encode("utf-8").decode("utf-8").strip("\n") == value
+        else:
+            assert isinstance(value, float | int | bool)
+            assert -(2**63) <= value < 2**63
+    assert isinstance(event.body, str)
+    assert event.body.isprintable()
+    assert (event.event_name, event.timestamp) == ("appstore.diagnostic", OBSERVED_AT)
+
+
+def _check_distributions(observations: Sequence[Observation]) -> None:
+    distributions = diagnostic_distributions(observations)
+    assert sum(sum(item.counts) for item in distributions) == len(observations)
+    series = {(item.name, tuple(item.attributes.items())): item for item in distributions}
+    assert len(series) == len(distributions) == len({item.identity for item in distributions})
+    for (name, attributes), item in series.items():
+        values = [
+            found.value for found in observations if (found.metric, found.attributes) == (name, attributes)
+        ]
+        assert item.total == math.fsum(values)
+        assert (item.minimum, item.maximum) == (min(values), max(values))
+        assert len(item.counts) == len(item.bounds) + 1 <= 30
+        assert all(lower < upper for lower, upper in pairwise(item.bounds))
+        assert set(item.attributes) <= set(METRICS[name].attributes)
+        assert (item.unit, item.description) == (METRICS[name].unit, METRICS[name].description)
+
+
+def test_no_observations_no_distributions() -> None:
+    """A histogram is never empty."""
+    assert diagnostic_distributions([]) == []

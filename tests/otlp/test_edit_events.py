@@ -30,6 +30,10 @@ def event(body: str, name: str = "appstore.insight", at: int = NOW, **attributes
     )
 
 
+def stacked(stack: str) -> dict[str, Any]:
+    return {"code.stacktrace": stack}
+
+
 def body_of(*per_resource: Sequence[LogRecord]) -> Body:
     bodies = [
         body
@@ -89,7 +93,13 @@ def test_event_names_are_sorted_and_unique() -> None:
 def test_an_event_is_a_line_with_its_stack_below() -> None:
     """Time, name, severity, the first line of the body, attributes of each type; then the stack, indented."""
     stack = "12 main\n  11 start"
-    attributes = {"code.stacktrace": stack, "version": "2.0", "new": True, "weight": 0.5, "line": 7}
+    attributes: dict[str, Any] = {
+        "code.stacktrace": stack,
+        "version": "2.0",
+        "new": True,
+        "weight": 0.5,
+        "line": 7,
+    }
     (heading, head, *below) = lines(
         body_of([event("It hangs.\nAnd more.", "appstore.diagnostic", **attributes)])
     )
@@ -105,13 +115,13 @@ def test_an_event_is_a_line_with_its_stack_below() -> None:
 def test_a_long_stack_is_cut_and_says_so(count: int, shown: int, last: str) -> None:
     """Twenty lines of a stack are shown, then how many more there are."""
     stack = "\n".join(map(str, range(count)))
-    _, _, *below = lines(body_of([event("It hangs.", **{"code.stacktrace": stack})]))
+    _, _, *below = lines(body_of([event("It hangs.", **stacked(stack))]))
     assert (len(below), below[-1]) == (shown, last)
 
 
 def test_nothing_of_an_event_steers_the_terminal() -> None:
     """Control characters in a body, an attribute or a stack are shown as blanks."""
     hostile = "\x1b[2J\x07\rgone"
-    shown = list(lines(body_of([event(hostile, a=hostile, **{"code.stacktrace": hostile})])))
+    shown = list(lines(body_of([event(hostile, **{**stacked(hostile), "a": hostile})])))
     assert all(line.isprintable() for line in shown)
     assert "".join(shown).count("gone") == 3

@@ -49,7 +49,8 @@ def test_a_poll_brings_every_app(world: World) -> None:
     assert len(asked(world)) == 4
     snapshot, outbox = list(world.state.snapshot()), list(world.state.outbox())
     assert report.points == sum(item.body.points for item in snapshot)
-    assert report.distributions == sum(item.body.points for item in outbox)
+    assert report.distributions == sum(item.body.points for item in outbox if item.body.signal == "metrics")
+    assert report.events == sum(item.body.points for item in outbox if item.body.signal == "logs") > 0
     assert report.series.total() == report.points + report.distributions
     assert sum(report.series_by_app.values()) == report.series.total()
     assert set(report.series_by_app) == {app.bundle_id for app in world.appstore.store.apps}
@@ -61,8 +62,14 @@ def test_the_strict_receiver_takes_all_of_it(world: World) -> None:
     report = world.poll()
     delivery = world.deliverer.deliver()
     assert (delivery.outcome, delivery.accepted) == ("ok", report.points + report.distributions)
+    assert delivery.events_accepted == report.events == len(world.receiver.records)
     for point in world.receiver.points:
-        assert {"device", "platform", "version"} <= point.attributes.keys()
+        tags = (
+            {"platform"}
+            if point.name == "appstore.insight.regressions"
+            else {"device", "platform", "version"}
+        )
+        assert tags <= point.attributes.keys()
         assert point.resource["appstore.account"] == "main"
         assert point.resource["deployment.environment.name"] == "production"
         assert point.resource["service.name"] in {app.bundle_id for app in world.appstore.store.apps}
@@ -105,7 +112,7 @@ def test_another_choice_of_detail_converts_the_same_answer_again(make_world: Mak
     world.open()
     report = world.poll()
     assert (report.answers, report.unchanged) == (3, 0)
-    assert {name.split(".")[1] for name in report.series} == {"launch"}
+    assert {name.split(".")[1] for name in report.series} == {"launch", "insight"}
 
 
 def test_requests_are_counted_also_while_older_ones_leave_the_hour(world: World) -> None:
@@ -154,7 +161,7 @@ def test_a_failed_app_keeps_its_last_good_data(make_world: MakeWorld, name: str)
     assert {row.source: row for row in world.state.answered()}[LARKSPUR] == old[LARKSPUR]
     if name == "429":  # the key has to wait, whoever asks: what is left comes with the next poll
         assert (report.outcome, [error.reason for error in report.failures]) == ("failed", ["rate_limited"])
-        assert "metrics of com.example.tidepool" in report.deferred
+        assert "metrics of com.example.tidepool" in map(str, report.deferred)
         return
     (error,) = report.failures
     assert (report.outcome, error.reason) == ("failed", reason)
@@ -368,13 +375,13 @@ def test_over_budget_the_longest_unasked_come_first(make_world: MakeWorld) -> No
     assert report.outcome == "deferred"
     assert report.requests == 3
     (left,) = report.deferred
-    assert left == "metrics of com.example.tidepool"
+    assert str(left) == "metrics of com.example.tidepool"
     (line,) = world.log.of("cycle.deferred")
-    assert line.fields["waits_for_next_poll"] == [left]
+    assert line.fields["waits_for_next_poll"] == [str(left)]
     world.clock.now += HOUR + 1
     report = world.poll()
     assert asked(world)[4].split("/")[3] == TIDEPOOL.app_id
-    assert report.deferred == ["metrics of com.example.larkspur"]
+    assert [str(step) for step in report.deferred] == ["metrics of com.example.larkspur"]
     assert report.failures == []
 
 
@@ -408,6 +415,7 @@ def test_two_accounts_with_one_key_share_its_hour(make_world: MakeWorld) -> None
     environ = {
         **{name: text for name, text in world.environ().items() if not name.startswith("ASC_")},
         "PERFPOWER__LIMITS__KEY_SHARE": "0.002",
+        "PERFPOWER__DIAGNOSTICS__VERSIONS": "0",
     }
     for number, name in enumerate(("one", "two")):
         given = {

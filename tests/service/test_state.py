@@ -236,7 +236,7 @@ WRITES: dict[str, Callable[[State], object]] = {
     "asked": lambda state: state.asked("main", STEP, NOW),
     "refused": lambda state: state.refused("main", STEP, NOW),
     "deferred": lambda state: state.deferred("main", [STEP, Key("1", "logs", "s2")], NOW),
-    "hold_builds": lambda state: Diagnostics(state).hold_builds("main", "1", [build("2.0")]),
+    "hold_builds": lambda state: Diagnostics(state).hold_builds("main", "1", "signatures", [build("2.0")]),
     "signatures": lambda state: store_signatures(state, "2.0", [("s1", 0.5)]),
     "touch_problems": lambda state: Diagnostics(state).touch_problems(
         "main", "1", "iOS", {"p": Versions("1.0", "3.0")}, AT
@@ -262,7 +262,7 @@ def test_a_write_happens_whole_or_not_at_all(path: Path, write: str, error: Exce
         state = State(path)
         store(state)
         state.add_request("KEY", NOW)
-        Diagnostics(state).hold_builds("main", "1", [build("1.0")])
+        Diagnostics(state).hold_builds("main", "1", "signatures", [build("1.0")])
         store_signatures(state, "1.0", [("s0", 0.1)])
         store_logs(state, "s3", [b"before"])
         state.finish_run("main", NOW, b"settings")
@@ -345,14 +345,14 @@ def test_builds_that_are_no_longer_held_leave_nothing_but_what_was_sent(path: Pa
     day = 24 * 3600 * SECOND
     with closing(State(path)) as state:
         diagnostics = Diagnostics(state)
-        diagnostics.hold_builds("main", "1", [build("2.0"), build("1.0")])
+        diagnostics.hold_builds("main", "1", "signatures", [build("2.0"), build("1.0")])
         assert diagnostics.builds("main", "1") == [build("2.0"), build("1.0")]
         store_signatures(state, "2.0", [("s1", 0.5)])
         store_signatures(state, "1.0", [("s0", 0.5)])
         store_logs(state, "s1", [b"log"])
         store_logs(state, "s1", [b"of a held build"], AT + 365 * day)
         assert diagnostics.seen("main", "1") == {b"log", b"of a held build"}
-        diagnostics.hold_builds("main", "1", [build("1.0")])
+        diagnostics.hold_builds("main", "1", "signatures", [build("1.0")])
         assert {known.id for known in diagnostics.signatures("main", "1")} == {"s0"}
         assert {answered.source.build_id for answered in state.answered()} == {"build 1.0"}
         assert {item.source.build_id for item in state.snapshot()} == {"build 1.0"}
