@@ -1,8 +1,8 @@
 """The work that is timed, each in a process of its own: `python -m bench.work NAME COUNT`.
 
 Prints one JSON line: gauge points (or logs), seconds, and the peak memory of the process in MB. Making the
-payloads is not timed. Our own paths make distributions and comparisons as well; only gauge points that carry a
-value of Apple's are counted, as in the plain path.
+payloads is not timed. Our own paths make distributions and comparisons as well; only gauge points that carry
+a value of Apple's are counted, as in the plain path.
 """
 
 from __future__ import annotations

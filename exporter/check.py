@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.appstore.plan import Step
+from exporter.convert.catalogue import DIAGNOSTIC_METRICS, INSIGHT_METRICS
 from exporter.otlp.encode import Body
 from exporter.otlp.sink import NO_EVENTS, Outcome, Sink
 from exporter.report import CycleReport
@@ -23,6 +24,8 @@ from exporter.state import State, recent_requests, unreadable
 
 _NOTHING = Body(b"", 0)  # an ExportMetricsServiceRequest without metrics: valid, and it adds nothing
 _NO_EVENT = Body(b"", 0, "logs")
+# Insights and diagnostics come whatever the filters of the metrics let through.
+_NO_METRICS = {metric.name for metric in (*INSIGHT_METRICS, *DIAGNOSTIC_METRICS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +57,10 @@ def planned(settings: Settings, sink: Sink, log: Any) -> Iterator[str]:
     Raises:
         AppStoreError: an account cannot be listed.
     """
-    state = State(None, copy_of=settings.state.path)
-    exporter = Exporter(settings, state, sink, log=log, own_metrics=False)
-    with closing(exporter.state), closing(exporter):
+    with (
+        closing(State(None, copy_of=settings.state.path)) as state,
+        closing(Exporter(settings, state, sink, log=log, own_metrics=False)) as exporter,
+    ):
         for account in settings.accounts:
             plan = exporter.plan(account.name)
             quota, now = exporter.quotas[account.key_id], time.time()
@@ -120,11 +124,11 @@ def _account(exporter: Exporter, account: Account) -> Iterator[Finding]:
 
 
 def _series(report: CycleReport, cap: int) -> Finding:
-    if not report.series and report.left_out["filtered"]:
+    if not report.series.keys() - _NO_METRICS and report.left_out["filtered"]:
         remedy = "Check collect.categories and collect.devices."
         return Finding(
             False,
-            f"account {report.account}: no series, all {report.left_out['filtered']} "
+            f"account {report.account}: no series of metrics, all {report.left_out['filtered']} "
             f"values are filtered out. {remedy}",
         )
     lines = [f"account {report.account}: {report.series.total()} series"]

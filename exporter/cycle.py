@@ -34,8 +34,10 @@ from exporter.report import CycleReport
 from exporter.settings import Account, Settings
 from exporter.state import State
 from exporter.state.diagnostics import Diagnostics
+from exporter.state.state import Kind
 
 _NAMED = 10  # in a line of the log; the rest is counted
+_HELD_FOR: tuple[Kind, ...] = ("signatures", "metrics")
 _UNAVAILABLE_IN_A_ROW = 2  # each has cost minutes of retries already; the next poll goes on with the others
 
 
@@ -185,11 +187,13 @@ class Cycle:
 
         A step that costs more than the whole budget goes `aside`: it would block the others poll after poll.
         """
-        unavailable, before = 0, ""
+        unavailable, metrics_to_come = 0, report.apps
         while (step := agenda.pop()) is not None:
-            if before == "metrics" != step.what:
+            if step.what == "metrics":
+                metrics_to_come -= 1
+            elif metrics_to_come == 0:
                 self._metrics_stored()
-            before = step.what
+                metrics_to_come = -1  # told
             if step.cost > budget:
                 aside.append(step)
                 continue
@@ -288,7 +292,10 @@ class Cycle:
         return []
 
     def _discover(self, app: App) -> None:
-        """List the builds of an app, and remember whose signatures and whose metrics to collect."""
+        """List the builds of an app, and remember whose signatures and whose metrics to collect.
+
+        A listing without any that can be told apart forgets none: App Store Connect deletes no build.
+        """
         wanted, versions = self._settings.collect.builds, self._settings.diagnostics.versions
         testflight = self._settings.diagnostics.testflight
         listed = self._client.listed_builds(
@@ -298,10 +305,19 @@ class Cycle:
                 and complete(found, versions=versions, testflight=testflight)
             ),
         )
+        if not any(build.version and build.platform for build in listed) and self._holds_builds(app):
+            raise BadAnswer(
+                "the listing has no build with version and platform any more",
+                remedy="What is stored of the app's builds stays; the next poll asks again.",
+                where=f"account {self._account.name}, {app.bundle_id}",
+            )
         held = newest_versions(listed, versions=versions, testflight=testflight)
         self._diagnostics.hold_builds(self._account.name, app.id, "signatures", held)
         newest = [build for build in listed if not build.expired][:wanted]
         self._diagnostics.hold_builds(self._account.name, app.id, "metrics", newest)
+
+    def _holds_builds(self, app: App) -> bool:
+        return any(self._diagnostics.builds(self._account.name, app.id, kind) for kind in _HELD_FOR)
 
     def _ask_overview(self, step: Step, intake: Intake) -> None:
         try:
@@ -317,15 +333,24 @@ class Cycle:
             )
 
     def _ask_signatures(self, step: Step, intake: Intake, report: CycleReport) -> None:
+        """Those of each build; what came is taken in, also when an error ends it before the last one."""
         answers: dict[str, list[Answer]] = {}
-        for build in step.builds:
-            try:
-                answers[build.id] = self._client.signatures(build.id)
-            except NotFound:  # a build without signatures
-                answers[build.id] = [Answer(b"", self._clock(), {"data": []})]
-            except (BadAnswer, RoleTooSmall) as error:  # of this build; others speak of the account
-                report.failures.append(error)
-        intake.signatures(step.app, answers)
+        unavailable = 0
+        try:
+            for build in step.builds:
+                try:
+                    answers[build.id] = self._client.signatures(build.id)
+                    unavailable = 0
+                except NotFound:  # a build without signatures
+                    answers[build.id] = [Answer(b"", self._clock(), {"data": []})]
+                    unavailable = 0
+                except (BadAnswer, RoleTooSmall, Unavailable) as error:  # others speak of the account
+                    unavailable = unavailable + 1 if isinstance(error, Unavailable) else 0
+                    if unavailable == _UNAVAILABLE_IN_A_ROW:
+                        raise
+                    report.failures.append(error)
+        finally:
+            intake.signatures(step.app, answers)
 
     def _ask_logs(self, step: Step, intake: Intake) -> None:
         where = self._account.name, step.app.id

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,7 +19,12 @@ from exporter.sandbox import AppStoreSandbox, Point, Sandbox
 from exporter.service import Exporter, run
 from exporter.state import State
 
-_SECTIONS_OF_THE_USER = ("PERFPOWER__COLLECT__", "PERFPOWER__LIMITS__", "PERFPOWER__HTTP__")
+_SECTIONS_OF_THE_USER = (
+    "PERFPOWER__COLLECT__",
+    "PERFPOWER__DIAGNOSTICS__",
+    "PERFPOWER__LIMITS__",
+    "PERFPOWER__HTTP__",
+)
 _SCHEDULE = {
     "PERFPOWER__SCHEDULE__POLL": "* * * * *",
     "PERFPOWER__SCHEDULE__JITTER": "0",
@@ -41,7 +47,8 @@ def run_sandbox(environ: Mapping[str, str], stop: threading.Event) -> None:
     """Run until `stop` is set; leaves nothing behind.
 
     Args:
-        environ: the process's environment, of which the sections `collect`, `limits` and `http` are used.
+        environ: the process's environment, of which the sections `collect`, `diagnostics`, `limits` and
+            `http` are used.
     """
     with ExitStack() as opened:
         first = _minute()
@@ -77,7 +84,10 @@ class Narrator:
             f"  App Store Connect  {self._sandbox.appstore.url}  three apps; a day passes each minute\n"
             f"  OTLP receiver      {self._sandbox.receiver.url}  takes the place of your Collector\n\n"
             "Gauges are sent again at each heartbeat, here every 20 seconds, so that charts have no gaps;\n"
-            "distributions over device models only when they change.\n"
+            "distributions over device models only when they change.\n\n"
+            "A poll asks for the metrics first, and sends them at once. Then it asks for the call stacks\n"
+            "behind hangs, slow launches and disk writes, at most five requests a second: the first poll\n"
+            "takes about a minute. Each stack becomes an event, once.\n"
         )
 
     def debug(self, event: str, **fields: object) -> None:
@@ -95,7 +105,7 @@ class Narrator:
                     "new gauge points: {points}, changed distributions: {distributions}, events: {events}",
                     fields,
                 )
-            case "delivery":
+            case "delivery" if fields["outcome"] == "ok":
                 self._say(
                     "delivered",
                     "{accepted} points, {events} events, requests: {requests}; items still owed: {owed}",
@@ -105,6 +115,21 @@ class Narrator:
                     self._tell_examples()
             case "started":
                 self._say("started", "status page at {health}/" if fields["health"] else "", fields)
+            case "cycle.no_overview":
+                self._say(
+                    "noted",
+                    "no overview of {app}: not every account has that endpoint of API 4.5, and nothing else "
+                    "needs it",
+                    fields,
+                )
+            case "cycle.series_cap_reached":
+                self._say(
+                    "held back",
+                    "{left_out} series of {app}, the least important beyond {cap} an app ({setting})",
+                    fields,
+                )
+            case "cycle.deferred":
+                self._say("put off", "to the next poll: {what} ({reason})", {**fields, "what": _what(fields)})
             case "scheduled" | "stopping":
                 pass
             case "stopped":
@@ -114,14 +139,7 @@ class Narrator:
 
     def warning(self, event: str, **fields: object) -> None:
         """One thing that somebody should look at."""
-        if event == "cycle.series_cap_reached":
-            self._say(
-                "held back",
-                "{left_out} series of {app}, the least important beyond {cap} an app ({setting})",
-                fields,
-            )
-        else:
-            self._say(event, ", ".join(f"{name} {{{name}}}" for name in fields), fields)
+        self.info(event, **fields)
 
     error = exception = warning
 
@@ -164,6 +182,11 @@ def _verdict(versions: dict[str, float]) -> str:
     change = newest / (sum(others) / len(others)) - 1
     sign = "as before" if abs(change) < 0.1 else "slower: a regression" if change > 0 else "faster"
     return f"{list(versions)[-1]}: {change:+.0%} against the versions before, {sign}"
+
+
+def _what(deferred: Mapping[str, Any]) -> str:
+    """What was put off: kinds of steps, and how many of each."""
+    return ", ".join(f"{what.replace('_', ' ')} ({count})" for what, count in deferred["of"].items())
 
 
 def _minute() -> int:

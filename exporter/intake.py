@@ -264,6 +264,8 @@ class Intake:
                 windows={series_of + identity: window for identity, window in windows.items()},
             )
         self._report.distributions += sum(body.points for body in bodies)
+        self._report.series += Counter(item.name for item in kept)
+        self._report.series_by_app[app.bundle_id] += len(kept)
         self._report.capped += capped
         self._report.left_out["series_cap"] += capped.total()
 

@@ -12,13 +12,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from types import FrameType
 from typing import Any
 
 from apscheduler.executors.base import BaseExecutor, run_job
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 
@@ -286,7 +287,7 @@ def run(exporter: Exporter, stop: threading.Event, log: Any) -> None:
     try:
         scheduler.start()
         heartbeat = scheduler.get_job("heartbeat")
-        exporter.metrics_stored = lambda: heartbeat.modify(next_run_time=datetime.now(UTC))
+        exporter.metrics_stored = partial(_at_once, heartbeat)
         for account in settings.accounts:
             next_poll = scheduler.get_job(f"poll {account.name}").next_run_time
             log.info("scheduled", account=account.name, next_poll=next_poll.isoformat(timespec="seconds"))
@@ -346,6 +347,12 @@ def _scheduler(exporter: Exporter) -> BackgroundScheduler:
             exporter.poll_and_deliver, trigger, [account.name], id=f"poll {account.name}", **first
         )
     return scheduler
+
+
+def _at_once(job: Any) -> None:
+    """Bring a job forward, unless the schedule has ended meanwhile."""
+    with suppress(JobLookupError):
+        job.modify(next_run_time=datetime.now(UTC))
 
 
 def cron_trigger(schedule: Schedule) -> CronTrigger:

@@ -89,7 +89,7 @@ class State:
     """
 
     def __init__(self, path: Path | None, *, copy_of: Path | None = None) -> None:
-        self._path = path
+        self._named = str(path or copy_of or "state in memory")
         self._lock = threading.RLock()
         self._lock_file = _lock_file(path) if path else None
         try:
@@ -169,7 +169,7 @@ class State:
         """A source gave the same answer again, now: the distributions that were in it are in this one too."""
         with self._transaction() as execute:
             execute(
-                "UPDATE window SET seen_at = ? WHERE (account, app_id, kind) = (?, ?, ?)"
+                "UPDATE window SET seen_at = ? WHERE (account, app_id, kind) = (?, ?, ?)"  # noqa: S608
                 f" AND seen_at = (SELECT observed_at FROM source WHERE {_SOURCE})",
                 observed_at,
                 *source[:2],
@@ -420,7 +420,7 @@ class State:
             raise StateError(
                 "the file was written by a newer version of perfpower-exporter",
                 remedy="Use that version again, or another state file.",
-                where=str(self._path),
+                where=self._named,
             )
         for number, (name, script) in enumerate(MIGRATIONS[done:], start=done + 1):
             self._db.executescript(
@@ -436,7 +436,7 @@ class State:
                 f"the state file cannot be used ({error})",
                 remedy="Check that its folder is writable and the disk not full. If it is damaged, move "
                 "it away: the next poll fills a new one; only what was not delivered yet is lost.",
-                where=str(self._path or "state in memory"),
+                where=self._named,
             ) from error
 
     def _release(self) -> None:

@@ -318,7 +318,10 @@ def assert_exactly_once(receiver: OtlpReceiver) -> None:
 
 # Processes
 
-LESS = {"PERFPOWER__COLLECT__CATEGORIES": "[LAUNCH, BATTERY]"}  # keeps processes short
+LESS = {  # keeps processes short
+    "PERFPOWER__COLLECT__CATEGORIES": "[LAUNCH, BATTERY]",
+    "PERFPOWER__DIAGNOSTICS__VERSIONS": "0",
+}
 PYTHON_ENVIRONMENT = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
 
 

@@ -7,12 +7,12 @@ from click.testing import CliRunner
 
 from exporter import __version__
 from exporter.cli import main
-from tests.service.service_world import command, ended, running, terminate, wait_until
+from tests.service.service_world import LESS, command, ended, running, terminate, wait_until
 
 ACCOUNT = {"ASC_KEY_ID": "KEY", "ASC_ISSUER_ID": "ISSUER", "ASC_PRIVATE_KEY": "hush-hush-not-a-key"}
 
 
-@pytest.mark.parametrize("arguments", [("run",), ("once",), ("once", "--dry-run"), ("check",)])
+@pytest.mark.parametrize("arguments", [("run",), ("once",), ("once", "--dry-run"), ("check",), ("plan",)])
 @pytest.mark.parametrize(
     ("environ", "says"),
     [
@@ -42,7 +42,7 @@ def test_a_configuration_error_is_a_sentence_and_status_2(
     assert "Traceback" not in result.output
 
 
-@pytest.mark.parametrize("command_name", ["run", "once", "check"])
+@pytest.mark.parametrize("command_name", ["run", "once", "check", "plan"])
 def test_a_certificate_that_is_missing_is_a_configuration_error(tmp_path: Path, command_name: str) -> None:
     """It is found before anything is asked or sent."""
     environ = {
@@ -71,8 +71,11 @@ def test_each_command_explains_itself() -> None:
     """The version, the commands with their help, and exit status 2 for what is none."""
     runner = CliRunner()
     assert runner.invoke(main, ["--version"]).output == f"perfpower-exporter, version {__version__}\n"
-    assert set(main.commands) == {"run", "once", "check", "sandbox"}
-    for name in ("run", "once", "check", "sandbox"):
+    assert set(main.commands) == {
+        *("run", "once", "check", "plan", "sandbox"),
+        *("apps", "builds", "metrics", "insights", "diagnostics", "parse", "token"),
+    }
+    for name in main.commands:
         result = runner.invoke(main, [name, "-h"])
         assert result.exit_code == 0
         assert result.output.startswith("Usage: ")
@@ -85,6 +88,6 @@ def test_the_sandbox_alone_prints_what_an_exporter_needs(tmp_path: Path) -> None
     with running(command("sandbox"), {"PYTHONUNBUFFERED": "1"}, output) as process:
         wait_until(lambda: "OTEL_EXPORTER_OTLP_ENDPOINT" in output.read_text())
         shell = f". {output}; export PERFPOWER_STATE={tmp_path}/state.db; exec {' '.join(command('check'))}"
-        done = ended(["/bin/sh", "-c", shell], {}, tmp_path)
+        done = ended(["/bin/sh", "-c", shell], LESS, tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         assert terminate(process) == 0

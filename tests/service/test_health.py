@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from exporter.report import CycleReport
 from exporter.deliver import Delivery
 from exporter.errors import ConfigError, CredentialsRefused, StateError
 from exporter.health import HealthServer
+from exporter.report import CycleReport
 from exporter.settings import Settings
 from exporter.state import Source, State
 from exporter.status import Status

@@ -85,12 +85,15 @@ def test_once_with_a_rejection_exits_with_1(run: Runs) -> None:
 
 
 def test_a_dry_run_prints_and_writes_nothing(run: Runs) -> None:
-    """Every point on standard output, the series by metric, no file, no request to the endpoint."""
+    """Every point and event on standard output, the series by metric, no file, no request to the endpoint."""
     status, out, _ = run("once", "--dry-run")
     assert status == 0
     assert run.files() == {}
     assert run.sandbox.receiver.requests == []
-    points = [line for line in out.splitlines() if re.match(r"\d\d:\d\d:\d\d  appstore\.", line)]
+    sent = [line for line in out.splitlines() if re.match(r"\d\d:\d\d:\d\d  appstore\.", line)]
+    events = [line for line in sent if line[10:].startswith("appstore.insight ")]
+    points = [line for line in sent if line not in events]
+    assert any("WARN" in line and " above the versions before it" in line for line in events)
     match = re.search(r"^(\d+) series would be sent:$", out, re.M)
     assert match is not None
     assert int(match[1]) == len(points)
@@ -106,24 +109,46 @@ def test_looking_leaves_a_real_state_as_it_is(run: Runs) -> None:
     assert run("once", "--dry-run", ASC_APPS=ONE_APP)[0] == 0
     assert len(run.sandbox.receiver.requests) == requests
     assert run("check", ASC_APPS=ONE_APP)[0] == 0
-    assert len(run.sandbox.receiver.requests) == requests + 1
+    assert [request.points for request in run.sandbox.receiver.requests[requests:]] == [0, 0]
     assert len(run.sandbox.receiver.points) == points
     assert run.files() == before
 
 
 def test_a_check_that_went_well_shows_each_thing(run: Runs) -> None:
-    """Configuration, state, endpoint, key, rate limit, series by app and metric; nothing is written."""
+    """Configuration, state, endpoint for metrics and events, key, rate limit, series; nothing is written."""
     status, out, err = run("check")
     assert (status, err) == (0, "")
     assert run.files() == {}
-    assert [request.points for request in run.sandbox.receiver.requests] == [0]
+    asked = [(request.path, request.points) for request in run.sandbox.receiver.requests]
+    assert asked == [("/v1/metrics", 0), ("/v1/logs", 0)]
     heads = [line for line in out.splitlines() if line.startswith(("✓", "✗"))]
-    assert len(heads) == 6
+    assert len(heads) == 7
     assert all(line.startswith("✓") for line in heads)
     assert "rate limit 3600 an hour" in out
     assert "our share 1800; one poll costs 4" in out
     assert re.search(r"^ +\d+  com\.example\.harbour$", out, re.M)
     assert re.search(r"^ +\d+  appstore\.launch\.time\b", out, re.M)
+
+
+def test_a_check_without_events_asks_for_no_place_for_them(run: Runs) -> None:
+    """A Collector without a pipeline for logs is all right where no events are collected."""
+    run.sandbox.receiver.answer(OtlpFault(status=404, path="/v1/logs"), times=10)
+    status, out, _ = run("check", ASC_APPS=ONE_APP, PERFPOWER__COLLECT__EVENTS="false")
+    assert status == 0
+    assert "endpoint for events" not in out
+    status, out, _ = run("check", ASC_APPS=ONE_APP)
+    assert status == 1
+    assert re.search(r"^✗ endpoint for events: .*HTTP 404.*collect\.events: false", out, re.M)
+
+
+def test_a_check_asks_for_signatures_but_for_no_log(run: Runs) -> None:
+    """The series of diagnostics are counted, at the price of a listing instead of a request a signature."""
+    status, out, _ = run("check", ASC_APPS=ONE_APP, PERFPOWER__DIAGNOSTICS__VERSIONS="1")
+    assert status == 0
+    assert re.search(r"^ +\d+  appstore\.diagnostic\.signature\.weight\b", out, re.M)
+    paths = [request.path for request in run.sandbox.appstore.requests]
+    assert any(path.endswith("/diagnosticSignatures") for path in paths)
+    assert not [path for path in paths if path.endswith("/logs")]
 
 
 def test_a_check_that_went_badly_says_what_to_do(run: Runs) -> None:

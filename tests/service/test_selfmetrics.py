@@ -6,14 +6,16 @@ from contextlib import closing, contextmanager
 
 import pytest
 
+from exporter.appstore.jsonapi import App
+from exporter.appstore.plan import Step
 from exporter.convert.catalogue import OWN_METRICS
-from exporter.report import CycleReport
 from exporter.deliver import Delivery
 from exporter.endpoint import open_sdk_exporter, open_sink
 from exporter.errors import NotFound
 from exporter.otlp.grpc_sink import GrpcSink
 from exporter.otlp.http_sink import HttpSink
 from exporter.otlp.local_sinks import ConsoleSink, FileSink
+from exporter.report import CycleReport
 from exporter.sandbox import OtlpReceiver, Point
 from exporter.selfmetrics import SelfMetrics
 from exporter.settings import Otlp
@@ -37,10 +39,9 @@ def measuring(otlp: Otlp) -> Iterator[SelfMetrics]:
 def something_of_everything(metrics: SelfMetrics) -> None:
     metrics.request("main", "apps", 200)
     metrics.request("main", "apps", None)
+    deferred = [Step("metrics", App("1", "com.example.app", "App"))]
     metrics.polled(
-        CycleReport(
-            "main", left_out=Counter(no_value=3), deferred=["metrics of x"], failures=[NotFound("gone")]
-        )
+        CycleReport("main", left_out=Counter(no_value=3), deferred=deferred, failures=[NotFound("gone")])
     )
     metrics.delivered(Delivery(accepted=10, rejected=2, given_up=1))
 

@@ -17,8 +17,8 @@ import httpx
 import pytest
 
 from exporter import service
-from exporter.report import CycleReport
 from exporter.deliver import Delivery
+from exporter.report import CycleReport
 from exporter.sandbox import AppStoreSandbox, Fault, OtlpFault, OtlpReceiver, Sandbox
 from exporter.service import Exporter, cron_trigger, poll_is_due, settings_digest
 from exporter.settings import Schedule
@@ -292,6 +292,36 @@ def test_a_bug_in_a_job_does_not_end_the_schedule(parts: Parts, monkeypatch: pyt
         parts.stop.set()
         thread.join(10)
     assert not thread.is_alive()
+
+
+def test_metrics_leave_while_a_poll_still_asks_for_signatures(tmp_path: Path) -> None:
+    """They wait neither for the rest of the poll, which may take minutes, nor for the next heartbeat."""
+    chosen = {"schedule__heartbeat": "1h", "diagnostics__versions": 1, "diagnostics__logs": False}
+    with Sandbox(appstore=AppStoreSandbox(day=lambda: 100.0)) as sandbox:
+        sandbox.appstore.fail("/v1/builds", Fault(delay=1.0))
+        parts = Parts(tmp_path, sandbox, accounts__0__apps="[com.example.harbour]", **chosen)
+        thread = running_in_a_thread(parts)
+        try:
+            wait_until(lambda: parts.log.of("poll"), 20)
+        finally:
+            parts.stop.set()
+            thread.join(10)
+            parts.state.close()
+        events = [line.event for line in parts.log.lines if line.fields.get("accepted", 1)]
+        assert events.index("delivery") < events.index("poll")
+
+
+def test_a_poll_that_outlives_the_schedule_ends_without_a_word(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Metrics that are stored when the process drains bring no heartbeat forward, and are no bug."""
+    monkeypatch.setattr(parts.exporter, "poll", lambda _name: None)
+    thread = running_in_a_thread(parts)
+    wait_until(lambda: parts.log.of("started"))
+    parts.stop.set()
+    thread.join(10)
+    parts.exporter.metrics_stored()
+    assert [line.event for line in parts.log.lines if line.level in ("error", "exception")] == []
 
 
 def test_stopping_breaks_off_a_wait_of_a_poll(parts: Parts) -> None:

@@ -241,7 +241,6 @@ def findings(environ: dict[str, str], **overrides: object) -> list[str]:
     with closing(open_sink(settings.otlp)) as sink:
         lines = check(settings, sink, Log())
         found = [str(next(lines)) for _ in range(4 if settings.collect.events else 3)]
-        lines.close()
     return [line for line in found if line[2:].startswith("endpoint")]
 
 
