@@ -96,7 +96,7 @@ def _crawl(client: AppStoreClient, versions: int) -> None:
         client.metrics("apps", app.id)
         with suppress(NotFound):
             client.overview(app.id)
-        builds = client.listed_builds(
+        builds = client.builds(
             app.id, enough=lambda found: complete(found, versions=versions, testflight=False)
         )
         for build in newest_versions(builds, versions=versions, testflight=False):

@@ -298,7 +298,7 @@ class Cycle:
         """
         wanted, versions = self._settings.collect.builds, self._settings.diagnostics.versions
         testflight = self._settings.diagnostics.testflight
-        listed = self._client.listed_builds(
+        listed = self._client.builds(
             app.id,
             enough=lambda found: (
                 sum(not build.expired for build in found) >= wanted

@@ -157,26 +157,7 @@ class AppStoreClient:
                     found |= {app.id: app for app in parse_apps(page.document)}
         return list(found.values())
 
-    def builds(self, app_id: str, *, newest: int) -> list[Build]:
-        """Return up to `newest` valid, unexpired builds of an app, the last uploaded first."""
-        self._check(app_id)
-        query = {
-            "filter[app]": app_id,
-            "filter[processingState]": "VALID",
-            "filter[expired]": "false",
-            "include": "preReleaseVersion",
-            "sort": "-uploadedDate",
-            "limit": str(min(newest, _PAGE)),
-        }
-        found: dict[str, Build] = {}
-        with _heading(f"{self._where}, app {app_id}"):
-            for page in self._pages("builds", "/v1/builds", query) if newest > 0 else ():
-                found |= {build.id: build for build in parse_builds(page.document)}
-                if len(found) >= newest:
-                    break
-        return list(itertools.islice(found.values(), max(0, newest)))
-
-    def listed_builds(self, app_id: str, *, enough: Callable[[Sequence[Build]], bool]) -> list[Build]:
+    def builds(self, app_id: str, *, enough: Callable[[Sequence[Build]], bool]) -> list[Build]:
         """Return the valid builds of an app, the last uploaded first and each once, with `released`.
 
         Expired ones are among them: they are what the users of a released version have. Pages are read until

@@ -79,6 +79,7 @@ class Quota:
         self._now = self._used[-1] if self._used else -math.inf
         self._hold = -math.inf
         self._hour: tuple[float, RateLimit] | None = None  # when it was seen, and what
+        self._unused_by_others = 0  # requests of the hour, likewise
         self._minute: tuple[float, RateLimit] | None = None  # only some answers tell the minute's numbers
 
     @property
@@ -100,11 +101,10 @@ class Quota:
     def allowance(self, now: float) -> int:
         """Return how many requests we may still start.
 
-        It is the smaller of two numbers. The first is our share of the limit, less what we used in the
-        rolling hour. The second is our share of what the key had left when last seen: a key is mostly
-        shared with CI, and when that has used most of the hour we leave it the larger part of the rest,
-        however little we used ourselves. A number seen more than an hour ago says nothing any more, and
-        the key counts as full again.
+        It is our share of what others did not use, less what we used in the rolling hour. A key is mostly
+        shared with CI: when that has used most of the hour, we take no more than our share of the rest. What
+        others did not use is what the key had left when last seen and what we had used by then; it is taken
+        to be the whole limit before the first answer, and again an hour after the last.
         """
         with self._lock:
             self._turn_to(now)
@@ -137,6 +137,7 @@ class Quota:
         with self._lock:
             self._turn_to(now)
             self._hour = (now, told)
+            self._unused_by_others = min(told.limit, told.remaining + len(self._used))
             if told.minute_limit is not None:
                 self._minute = (now, told)
 
@@ -165,13 +166,13 @@ class Quota:
             self._used.popleft()
 
     def _allowance(self, now: float) -> int:
-        own = math.floor(self._share * self.limit) - len(self._used)
-        return max(0, min(own, self._share_of_rest(now)))
+        return max(0, math.floor(self._share * self._ours_and_unused(now)) - len(self._used))
 
-    def _share_of_rest(self, now: float) -> int:
+    def _ours_and_unused(self, now: float) -> int:
+        """Requests of the rolling hour that no other user of the key has used."""
         if self._hour is None or now - self._hour[0] > _HOUR:
-            return math.floor(self._share * self.limit)
-        return math.floor(self._share * self._hour[1].remaining)
+            return self.limit
+        return self._unused_by_others
 
     def _interval(self, now: float) -> float:
         """Return the seconds between two starts."""
@@ -195,11 +196,16 @@ class Quota:
         own = math.floor(self._share * self.limit)
         if own == 0:
             return f"The share is less than one of {self.limit} requests an hour: none will become free."
-        moments = [now]
-        if len(self._used) >= own:
-            moments.append(self._used[len(self._used) - own] + _HOUR)
-        if self._hour is not None and self._share_of_rest(now) == 0:
-            moments.append(self._hour[0] + _HOUR)
-        free = max(moments)
+        free = self._room_at(own, now)
+        if self._hour is not None:
+            ours = math.floor(self._share * self._unused_by_others)
+            forgotten = max(free, self._hour[0] + _HOUR)  # then the key counts as unused by others
+            free = min(forgotten, self._room_at(ours, now)) if ours else forgotten
         clock = datetime.fromtimestamp(free, UTC).strftime("%H:%M:%S")
         return f"The next request becomes free at {clock} UTC, in {math.ceil((free - now) / _MINUTE)} min."
+
+    def _room_at(self, allowed: int, now: float) -> float:
+        """When fewer than `allowed` requests, 1 or more, of the last hour will be ours."""
+        if len(self._used) < allowed:
+            return now
+        return self._used[len(self._used) - allowed] + _HOUR

@@ -70,7 +70,7 @@ def builds(connection: Connection, wanted: str, *, every: bool) -> Found:
     """An app's builds, the last uploaded first: those whose diagnostics are collected, or every one."""
     app, settings = connection.app(wanted), connection.settings.diagnostics
     size, testflight = settings.versions, settings.testflight
-    listed = connection.client.listed_builds(
+    listed = connection.client.builds(
         app.id,
         enough=lambda found: not every and complete(found, versions=size, testflight=testflight),
     )

@@ -98,7 +98,7 @@ class Connection:
         def enough(builds: Sequence[Build]) -> bool:
             return any(matches(build) and (number or build.released is not False) for build in builds)
 
-        listed = self.client.listed_builds(app.id, enough=enough)
+        listed = self.client.builds(app.id, enough=enough)
         found = [build for build in listed if matches(build)]
         if not found:
             what = f"app {app.id} has no build {_quoted(':'.join([version, *number]))}"

@@ -273,9 +273,7 @@ def test_an_id_that_is_not_safe_in_a_path_is_refused(world: World, bad: str) -> 
     with pytest.raises(ConfigError, match=r"account main: .*is not an id"):
         client.metrics("apps", bad)
     with pytest.raises(ConfigError, match="is not an id"):
-        client.builds(bad, newest=1)
-    with pytest.raises(ConfigError, match="is not an id"):
-        client.listed_builds(bad, enough=bool)
+        client.builds(bad, enough=bool)
     with pytest.raises(ConfigError, match="is not an id"):
         client.signatures(bad)
     with pytest.raises(ConfigError, match="is not an id"):
@@ -313,44 +311,6 @@ def test_filters_are_sent_to_apple_in_parts(world: World) -> None:
     assert list(itertools.chain(*asked)) == bundle_ids
 
 
-def test_the_newest_builds_are_asked_for(world: World) -> None:
-    """Filters, order and number are left to Apple; the version comes from the included resource."""
-    relation = {"preReleaseVersion": {"data": {"type": "preReleaseVersions", "id": "v"}}}
-    document = {
-        "data": [
-            {"type": "builds", "id": "b", "attributes": {"version": "42"}, "relationships": relation},
-            {"type": "builds", "id": "c", "attributes": {"version": "41"}},
-        ],
-        "included": [
-            {"type": "preReleaseVersions", "id": "v", "attributes": {"version": "1.2", "platform": "IOS"}}
-        ],
-        "links": {"next": f"{world.server.url}/v1/builds?cursor=2"},
-    }
-    found = world.client(reply(200, document)).builds("123", newest=2)
-    assert found == [Build("b", "42", "1.2", "IOS", None, False), Build("c", "41", "", "", None, False)]
-    assert world.server.requests[0].query == {
-        "filter[app]": ["123"],
-        "filter[processingState]": ["VALID"],
-        "filter[expired]": ["false"],
-        "include": ["preReleaseVersion"],
-        "sort": ["-uploadedDate"],
-        "limit": ["2"],
-    }
-    assert len(world.server.requests) == 1
-
-
-def test_many_builds_take_several_pages(world: World) -> None:
-    """Apple gives 200 a page; no more pages are read, and no more builds returned, than wanted."""
-    builds = [{"type": "builds", "id": f"b{number}"} for number in range(400)]
-    link = f"{world.server.url}/v1/builds?cursor="
-    client = world.client(
-        reply(200, {"data": builds[:200], "links": {"next": f"{link}2"}}),
-        reply(200, {"data": builds[200:], "links": {"next": f"{link}3"}}),
-    )
-    assert [found.id for found in client.builds("1", newest=250)] == [f"b{number}" for number in range(250)]
-    assert world.server.requests[0].query["limit"] == ["200"]
-
-
 def build(number: int) -> dict[str, object]:
     return {
         "type": "builds",
@@ -371,7 +331,7 @@ def builds_page(*numbers: int, following: object = None) -> Step:
 
 def test_builds_are_listed_with_their_release(world: World) -> None:
     """Expired builds are not filtered out, and no field is asked for that is not read."""
-    found = world.client(builds_page(1, 2)).listed_builds("123", enough=lambda _builds: False)
+    found = world.client(builds_page(1, 2)).builds("123", enough=lambda _builds: False)
     assert [(one.id, one.released) for one in found] == [("b1", True), ("b2", True)]
     assert world.server.requests[0].path == "/v1/builds"
     assert world.server.requests[0].query == {
@@ -399,7 +359,7 @@ def test_builds_are_listed_until_there_are_enough(world: World) -> None:
     client = world.client(
         builds_page(1, 2, following=f"{link}2"), builds_page(2, 3, following=f"{link}3"), builds_page(4)
     )
-    assert [one.id for one in client.listed_builds("1", enough=enough)] == ["b1", "b2", "b3"]
+    assert [one.id for one in client.builds("1", enough=enough)] == ["b1", "b2", "b3"]
     assert shown == [["b1", "b2"], ["b1", "b2", "b3"]]
     assert len(world.server.requests) == 2
 
@@ -408,7 +368,7 @@ def test_builds_are_listed_for_ten_pages_at_most(world: World) -> None:
     """A long history is not read to its end, and what was read of it is returned."""
     link = f"{world.server.url}/v1/builds?cursor="
     steps = [builds_page(number, following=f"{link}{number}") for number in range(12)]
-    found = world.client(*steps).listed_builds("1", enough=lambda _builds: False)
+    found = world.client(*steps).builds("1", enough=lambda _builds: False)
     assert [one.id for one in found] == [f"b{number}" for number in range(10)]
     assert len(world.server.requests) == 10
 
@@ -419,7 +379,7 @@ def test_a_listing_that_breaks_off_is_no_listing(world: World) -> None:
         builds_page(1, following=f"{world.server.url}/v1/builds?cursor=2"), error(403, "FORBIDDEN_ERROR")
     )
     with pytest.raises(RoleTooSmall, match="account main, app 7: "):
-        client.listed_builds("7", enough=lambda _builds: False)
+        client.builds("7", enough=lambda _builds: False)
 
 
 def test_all_pages_of_the_signatures_are_returned(world: World) -> None:
@@ -479,13 +439,6 @@ def test_what_is_not_offered_is_told_from_what_is_not_there(world: World) -> Non
         world.client(error(406)).overview("1")
     with pytest.raises(NotOffered, match=r"account main, signature s: .*diagnostic-logs"):
         world.client(error(406)).logs("s")
-
-
-@pytest.mark.parametrize("newest", [0, -1])
-def test_no_builds_cost_no_request(world: World, newest: int) -> None:
-    """Nothing is asked for when nothing is wanted."""
-    assert world.client().builds("123", newest=newest) == []
-    assert world.taken == []
 
 
 def test_a_gzip_answer_is_understood(world: World) -> None:

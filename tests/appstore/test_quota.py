@@ -106,12 +106,33 @@ def test_garbage_in_the_header_changes_nothing() -> None:
 def test_the_allowance_follows_its_formula(
     share: float, limit: int, remaining: int, ages: list[float]
 ) -> None:
-    """The allowance is never above either of its two bounds, and never below zero."""
+    """The allowance is our share of what others left, less our own use, and never below zero."""
     quota = Quota(share, used=[NOW - age for age in ages])
     quota.saw(f"user-hour-lim:{limit};user-hour-rem:{remaining};", NOW)
     own = sum(NOW - age > NOW - 3600 for age in ages)
-    expected = min(math.floor(share * limit) - own, math.floor(share * remaining))
-    assert quota.allowance(NOW) == max(0, expected)
+    unused_by_others = min(limit, remaining + own)
+    assert quota.allowance(NOW) == max(0, math.floor(share * unused_by_others) - own)
+
+
+@pytest.mark.parametrize("others", [0, 1, 60, 99, 100])
+def test_the_share_of_the_rest_is_taken_once(others: int) -> None:
+    """However many answers tell what is left, we end at our share of what others did not use."""
+    quota, left = Quota(0.5), 100 - others
+    quota.saw(f"user-hour-lim:100;user-hour-rem:{left};", NOW)
+    while quota.allowance(NOW):
+        quota.take(NOW)
+        left -= 1
+        quota.saw(f"user-hour-lim:100;user-hour-rem:{left};", NOW)
+    assert quota.used(NOW) == (100 - others) // 2
+
+
+def test_our_requests_that_are_an_hour_old_are_free_again() -> None:
+    """What falls out of the hour comes back to us, before another answer tells what is left."""
+    quota = Quota(0.5, used=[NOW - 3500, NOW - 3400, NOW - 100])
+    quota.saw("user-hour-lim:100;user-hour-rem:3;", NOW)  # others used 94
+    assert quota.allowance(NOW) == 0
+    assert quota.allowance(NOW + 100) == 1
+    assert quota.allowance(NOW + 200) == 2
 
 
 def test_a_request_is_told_before_it_is_sent() -> None:
@@ -197,6 +218,15 @@ def test_over_the_rest_says_when_to_go_on() -> None:
     quota.saw("user-hour-lim:3500;user-hour-rem:1;", NOW - 1800)
     with pytest.raises(OverBudget, match=r"left when last seen: 1\. The next .* at 08:30:00 UTC, in 30 min"):
         quota.take(NOW)
+
+
+def test_over_our_part_of_the_rest_says_when_to_go_on() -> None:
+    """With our part of the rest used up, it is our own oldest request that becomes free first."""
+    quota = Quota(0.5, used=[NOW - 3000, NOW - 100])
+    quota.saw("user-hour-lim:3500;user-hour-rem:2;", NOW)
+    with pytest.raises(OverBudget, match=r"becomes free at 08:10:00 UTC, in 10 min"):
+        quota.take(NOW)
+    assert quota.take(NOW + 600) == 0
 
 
 def test_a_share_of_less_than_one_request_says_so() -> None:
