@@ -20,7 +20,8 @@ from opentelemetry.util.types import AnyValue
 from exporter.appstore.payloads.diagnostics import Log, LogInsight, Signature, SignatureLogs
 from exporter.appstore.payloads.overview import Overview
 from exporter.appstore.payloads.reader import clean_text
-from exporter.convert import quantities, stacks
+from exporter.convert import quantities, recognition
+from exporter.convert.call_tree import blamed_frame
 from exporter.convert.catalogue import (
     DIAGNOSTIC_EVENT,
     DISK_WRITES,
@@ -36,6 +37,7 @@ from exporter.convert.catalogue import (
 )
 from exporter.convert.distributions import BOUNDS, Distribution, distribution
 from exporter.convert.metrics import version_key
+from exporter.convert.rendering import render
 
 _LONGEST_SIGNATURE = 120
 _MOST_BYTES = 2.0**63
@@ -219,7 +221,7 @@ def signature_attributes(signature_id: str, text: str) -> dict[str, str]:
 
 def problems_of(signatures: Iterable[Signature]) -> dict[str, str]:
     """Signature id → the problem it is, which keeps its name over builds."""
-    return {item.id: stacks.problem(item.type, item.text or item.id) for item in signatures}
+    return {item.id: recognition.problem(item.type, item.text or item.id) for item in signatures}
 
 
 def new_signatures(
@@ -267,7 +269,7 @@ def convert_logs(
     met = set[bytes]()
     for product in products:
         for log in product.logs:
-            identity = stacks.identity(context.signature.type, log, context.signature.id)
+            identity = recognition.identity(context.signature.type, log, context.signature.id)
             if identity in met:
                 converted.left_out["duplicate"] += 1
                 continue
@@ -334,14 +336,14 @@ def _add_log(
     else:
         converted.left_out["no_quantity" if kind in _HISTOGRAMS else "unknown_type"] += 1
     name = context.signature.text or context.signature.id
-    fingerprint = stacks.fingerprint(kind, log.stacks, name)
+    fingerprint = recognition.fingerprint(kind, log.stacks, name)
     known = converted.problems.get(fingerprint) or context.problems.get(fingerprint)
     versions = seen_in(known, version)
-    if of_signature := context.problems.get(stacks.problem(kind, name)):
+    if of_signature := context.problems.get(recognition.problem(kind, name)):
         versions = seen_in(seen_in(versions, of_signature.first), of_signature.last)
     converted.problems[fingerprint] = versions
     new = versions.first == version and knows_earlier(context.problems, version)
-    frame = stacks.blamed_frame(log.stacks)
+    frame = blamed_frame(log.stacks)
     file, line = (frame.file, frame.line) if frame and frame.file else (context.file, context.line)
     attributes_of_event: dict[str, AnyValue] = {
         **signature_attributes(context.signature.id, context.signature.text),
@@ -372,7 +374,7 @@ def _add_log(
         "code.function.name": frame.symbol if frame else "",
         "code.file.path": file,
         "code.line.number": line,
-        "code.stacktrace": stacks.render(log.stacks) if log.stacks else "",
+        "code.stacktrace": render(log.stacks) if log.stacks else "",
     }
     converted.events.append(
         LogRecord(

@@ -15,8 +15,9 @@ from exporter.appstore.payloads.diagnostics import Frame, Log, Signature, Signat
 from exporter.appstore.payloads.insights import Insight, Insights
 from exporter.appstore.payloads.overview import Overview
 from exporter.appstore.payloads.reader import Reader, platform_name
+from exporter.convert.call_tree import blamed_frame
 from exporter.convert.catalogue import metric_name
-from exporter.convert.stacks import blamed_frame, render
+from exporter.convert.rendering import render
 from exporter.convert.units import unit_of
 
 Document = dict[str, Any]

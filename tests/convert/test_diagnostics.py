@@ -32,7 +32,7 @@ from exporter.appstore.payloads.diagnostics import (
     parse_signatures,
 )
 from exporter.appstore.payloads.overview import Overview, TopSignature, parse_overview
-from exporter.convert import stacks
+from exporter.convert import recognition
 from exporter.convert.catalogue import DIAGNOSTIC_EVENT, DIAGNOSTIC_METRICS, LEFT_OUT
 from exporter.convert.diagnostics import (
     Context,
@@ -177,7 +177,7 @@ def _case(name: str) -> Any:
 
 def _problems(case: Mapping[str, Any]) -> dict[str, Versions]:
     return {
-        stacks.problem(item["type"], item["name"]): Versions(item["first"], item["last"])
+        recognition.problem(item["type"], item["name"]): Versions(item["first"], item["last"])
         for item in case["problems"]
     }
 
@@ -420,9 +420,9 @@ def test_nothing_is_new_on_a_cold_start() -> None:
 def test_a_problem_is_new_while_no_earlier_version_had_it(known: Versions | None, new: bool) -> None:
     """Also when it is seen again in the same version; not when it was gone for a while and returns."""
     item = signature(1, text="Shop.pay() + 120")
-    problems = {stacks.problem("HANGS", "Shop.other()"): Versions("1.0", "2.0")}
+    problems = {recognition.problem("HANGS", "Shop.other()"): Versions("1.0", "2.0")}
     if known:
-        problems[stacks.problem("HANGS", "Shop.pay()")] = known
+        problems[recognition.problem("HANGS", "Shop.pay()")] = known
     assert new_signatures([item], "2.1", problems) == (frozenset({item.id}) if new else frozenset())
     other = signature(1, kind="LAUNCHES", text="Shop.pay()")
     assert new_signatures([other], "2.1", problems) == frozenset({other.id})
@@ -602,7 +602,7 @@ def test_problems_without_any_words_are_told_apart() -> None:
 
 def test_what_an_event_says_of_versions_is_what_is_remembered() -> None:
     """A stack whose signature's text was seen before is as old as the text, now and later."""
-    text = stacks.problem("HANGS", "Shop.pay()")
+    text = recognition.problem("HANGS", "Shop.pay()")
     log = log_of(stacks=frames("main", "Shop.Cart.sync()"))
     converted = converted_logs(log, problems={text: Versions("1.0", "3.0")})
     attributes = dict(converted.events[0].attributes or {})
@@ -719,7 +719,7 @@ contexts = st.builds(
     st.sampled_from(["", "A.swift"]),
     st.none() | st.integers(1, 9),
     st.dictionaries(
-        st.sampled_from([stacks.problem("HANGS", "Shop.pay()"), "other"]),
+        st.sampled_from([recognition.problem("HANGS", "Shop.pay()"), "other"]),
         st.sampled_from([Versions("1.0", "1.0"), Versions("2.1", "2.1"), Versions("2.0", "3.0")]),
     ),
 )
@@ -735,7 +735,7 @@ def test_each_log_is_sent_once(document: Any, context: Context, before: set[int]
     except BadAnswer:
         return
     logs = [log for product in products for log in product.logs]
-    ids = [stacks.identity(context.signature.type, log, context.signature.id) for log in logs]
+    ids = [recognition.identity(context.signature.type, log, context.signature.id) for log in logs]
     first_ids = list(dict.fromkeys(ids))
     seen = {identity for number, identity in enumerate(first_ids) if number in before}
     converted = convert_logs(products, context, seen=seen, observed_at=OBSERVED_AT)
