@@ -324,6 +324,7 @@ class Cycle:
             intake.overview(step.app, self._client.overview(step.app.id))
         except (NotFound, NotOffered) as error:  # an account or proxy without API 4.5
             self._state.refused(self._account.name, step.key, self._clock())
+            intake.no_overview(step.app)
             self._log.info(
                 "cycle.no_overview",
                 account=self._account.name,

@@ -40,7 +40,7 @@ from exporter.errors import AppStoreError
 from exporter.otlp.encode import Body, can_be_restamped, encode, encode_events
 from exporter.report import CycleReport
 from exporter.settings import Account, Settings
-from exporter.state import Source, State
+from exporter.state import MOST_EVENTS, Source, State
 from exporter.state.diagnostics import Diagnostics, Known
 
 SCOPE = InstrumentationScope("perfpower-exporter", __version__)
@@ -105,7 +105,7 @@ class Intake:
             before = self._windows(source, series_of)
             metrics, windows = owed(converted.distributions, before, observed_at)
             distributions = self._encoded(app, metrics)
-            self._state.store(
+            given_up = self._state.store(
                 source,
                 app.bundle_id,
                 digest,
@@ -122,7 +122,7 @@ class Intake:
         self._count(app, source, gauges, series, converted.left_out, converted.capped)
         self._report.left_out += found.left_out if found else Counter()
         self._report.distributions += sum(body.points for body in distributions)
-        self._report.events += sum(body.points for body in events)
+        self._count_events(app, events, given_up)
         self._report.unknown_units |= converted.unknown_units
 
     # The overview
@@ -130,7 +130,7 @@ class Intake:
     def overview(self, app: App, answer: Answer) -> None:
         """How often the top signatures occurred; and, kept for the answers that need it, what the overview
         says of goals, source files and lines."""
-        source = Source(self._account.name, app.id, "", "overview")
+        source = self._overview_of(app)
         room, top = self._room(source), self._settings.diagnostics.top_signatures
         digest = self._digest(app, answer.body, (room, top))
         if self._is_unchanged(source, digest, answer):
@@ -147,9 +147,17 @@ class Intake:
         )
         self._report.left_out += overview.left_out
 
+    def no_overview(self, app: App) -> None:
+        """An app has no overview, or none any more: what an earlier one said would stand still for ever."""
+        gone = self._overview_of(app)
+        self._state.keep_only(lambda answered: answered.source != gone)
+
+    def _overview_of(self, app: App) -> Source:
+        return Source(self._account.name, app.id, "", "overview")
+
     def _overview(self, app: App) -> Overview | None:
-        """The last overview of an app, if there ever was one."""
-        document = self._state.document(Source(self._account.name, app.id, "", "overview"))
+        """The last overview of an app, if it has one."""
+        document = self._state.document(self._overview_of(app))
         return parse_overview(loads(gzip.decompress(document))) if document else None
 
     # Signatures and logs
@@ -222,7 +230,7 @@ class Intake:
         seen = self._diagnostics.seen(*source[:2])
         converted = convert_logs(parsed.products, context, seen=seen, observed_at=observed_at)
         events = self._events(app, converted.events)
-        self._diagnostics.store_logs(
+        given_up = self._diagnostics.store_logs(
             source,
             signature.id,
             origin.platform,
@@ -233,7 +241,7 @@ class Intake:
             problems=converted.problems,
         )
         self._report.answers += 1
-        self._report.events += sum(body.points for body in events)
+        self._count_events(app, events, given_up)
         self._report.left_out += parsed.left_out + converted.left_out
 
     def flush(self, app: App, at: float) -> None:
@@ -415,6 +423,18 @@ class Intake:
                 setting="limits.series_per_app",
                 left_out=capped.total(),
                 most=dict(capped.most_common(5)),
+            )
+
+    def _count_events(self, app: App, events: Sequence[Body], given_up: int) -> None:
+        self._report.events += sum(body.points for body in events)
+        if given_up:
+            self._report.left_out["event_backlog"] += given_up
+            self._log.error(
+                "cycle.events_given_up",
+                account=self._account.name,
+                app=app.bundle_id,
+                events=given_up,
+                reason=f"no endpoint takes them, and {MOST_EVENTS:,} newer requests wait",
             )
 
     def _resource(self, app: App) -> dict[str, str]:

@@ -392,6 +392,7 @@ LEFT_OUT: dict[str, str] = {
     "unknown_type": "a signature of a type that nobody knows: its logs have no quantity to observe",
     "top_signatures": "beyond `diagnostics.top_signatures`",
     "no_quantity": "the log's words hold no size or duration that could be read; its event goes out",
+    "event_backlog": "an older event that no endpoint took, given up for a newer one: 10,000 requests wait",
     "malformed": "a part of the answer has another shape than Apple documents; its values were not counted",
 }
 

@@ -182,8 +182,9 @@ class Diagnostics:
         observations: Iterable[Observation],
         identities: Iterable[bytes],
         problems: Mapping[str, Versions],
-    ) -> None:
-        """All that the logs of a signature bring, in one transaction; `source` is its build's signatures.
+    ) -> int:
+        """All that the logs of a signature bring, in one transaction; gives the number of old events given up
+        for it. `source` is its build's signatures.
 
         Args:
             events: dated `observed_at`.
@@ -193,7 +194,7 @@ class Diagnostics:
         """
         account, app_id, build_id = source[:3]
         with self._state._transaction() as execute:
-            owe(execute, account, app_id, events, observed_at)
+            given_up = owe(execute, account, app_id, events, observed_at)
             for item in observations:
                 execute(
                     "INSERT INTO observation (account, app_id, metric, attributes, value)"
@@ -225,6 +226,7 @@ class Diagnostics:
                 account,
                 app_id,
             )
+        return given_up
 
     def no_logs(self, account: str, app_id: str, signature_id: str) -> None:
         """A signature has no logs, or none any more: it is asked for them again when its weight changes."""

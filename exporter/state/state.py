@@ -194,8 +194,8 @@ class State:
         findings: Iterable[Finding] = (),
         document: bytes = b"",
         also: Callable[[Execute], object] = lambda _execute: None,
-    ) -> None:
-        """All that one answer brings, in one transaction.
+    ) -> int:
+        """All that one answer brings, in one transaction; gives the number of old events given up for it.
 
         Args:
             gauges: replace the source's snapshot; dated `observed_at`.
@@ -218,7 +218,7 @@ class State:
                     body.points,
                     body.data,
                 )
-            owe(execute, *app, owed, owed_at)
+            given_up = owe(execute, *app, owed, owed_at)
             remember_windows(execute, source, windows or {}, seen, observed_at)
             if source.kind == "metrics":
                 execute("DELETE FROM finding WHERE (account, app_id, build_id) = (?, ?, ?)", *source[:3])
@@ -236,6 +236,7 @@ class State:
                 document,
             )
             also(execute)
+        return given_up
 
     def keep_only(self, wanted: Callable[[Answered], bool]) -> int:
         """Forget sources that are no longer wanted; gives their number. What they still owe stays owed."""
@@ -445,8 +446,8 @@ class State:
             self._lock_file = None
 
 
-def owe(execute: Execute, account: str, app_id: str, bodies: Iterable[Body], stamp: int) -> None:
-    """Put bodies into the outbox.
+def owe(execute: Execute, account: str, app_id: str, bodies: Iterable[Body], stamp: int) -> int:
+    """Put bodies into the outbox; gives the number of events that were given up.
 
     Events may be refused for months, by a Collector without a pipeline for logs. Of an app's bodies of events
     the newest MOST_EVENTS stay, one for each signature and poll; the rest is given up.
@@ -461,13 +462,16 @@ def owe(execute: Execute, account: str, app_id: str, bodies: Iterable[Body], sta
             body.data,
             body.signal,
         )
-    execute(
-        "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox"
-        " WHERE (account, app_id, signal) = (?, ?, 'logs') ORDER BY id DESC LIMIT -1 OFFSET ?)",
+    too_old = execute(
+        "SELECT id, points FROM outbox WHERE (account, app_id, signal) = (?, ?, 'logs')"
+        " ORDER BY id DESC LIMIT -1 OFFSET ?",
         account,
         app_id,
         MOST_EVENTS,
-    )
+    ).fetchall()
+    for row_id, _ in too_old:
+        execute("DELETE FROM outbox WHERE id = ?", row_id)
+    return sum(events for _, events in too_old)
 
 
 def remember_windows(

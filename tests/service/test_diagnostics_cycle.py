@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from exporter.cycle import Cycle
+from exporter.otlp.encode import Body
 from exporter.report import CycleReport
 from exporter.sandbox import Fault, Point
 from exporter.sandbox.records import Record
 from exporter.sandbox.store import SandboxBuild, SandboxLog, SandboxSignature
+from exporter.state import MOST_EVENTS, Source
 from exporter.state.diagnostics import Diagnostics, Known
 from tests.service.service_world import HOUR, World, assert_exactly_once
 
@@ -466,6 +468,36 @@ def test_an_overview_that_is_not_offered_is_told_once_a_day(make_world: MakeWorl
     assert 20 <= asked_at[1] <= 24
     (line,) = world.log.of("cycle.no_overview")
     assert (line.level, line.fields["app"]) == ("info", "com.example.harbour")
+
+
+@pytest.mark.parametrize("status", [404, 406])
+def test_an_overview_that_is_no_longer_offered_leaves_nothing_behind(
+    make_world: MakeWorld, status: int
+) -> None:
+    """Its counts are not sent for ever; all else is."""
+    world = make_world(diagnostics__logs="false", collect__detail="full")
+    world.poll()
+    before = {point.name for point in world.delivered()}
+    world.next_day()
+    world.appstore.fail(f"/v1/apps/{HARBOUR}/performanceOverviews", Fault(status))
+    world.poll()
+    world.poll()
+    after = {point.name for point in world.delivered()}
+    assert before - after == {f"{SIGNATURE}count"}
+
+
+def test_events_that_are_given_up_are_told(make_world: MakeWorld) -> None:
+    """Where nobody took ten thousand requests, the poll says how many old events went for the new ones."""
+    world = make_world()
+    old = [Body(b"old", 2, "logs")] * MOST_EVENTS
+    source = Source("main", HARBOUR, "1", "signatures")
+    world.state.store(source, "com.example.harbour", b"", 0, 0, gauges=[], owed=old)
+    report = world.poll()
+    waiting = [item.body for item in world.state.outbox() if item.body.signal == "logs"]
+    new = [body for body in waiting if body.data != b"old"]
+    assert len(waiting) == MOST_EVENTS
+    assert report.left_out["event_backlog"] == 2 * len(new) > 0
+    assert sum(line.fields["events"] for line in world.log.of("cycle.events_given_up")) == 2 * len(new)
 
 
 # The budget

@@ -29,10 +29,10 @@ def event(text: str) -> Body:
 
 def owe(
     state: State, source: Source, *bodies: Body, at: int = AT, windows: dict[bytes, Window] | None = None
-) -> None:
-    """Store an answer that owes these."""
+) -> int:
+    """Store an answer that owes these; gives the number of events given up."""
     windows = windows or {}
-    state.store(
+    return state.store(
         source, "b", b"digest", at, 1, gauges=[], owed=bodies, owed_at=at, windows=windows, seen=[*windows]
     )
 
@@ -68,11 +68,11 @@ def test_windows_that_are_owed_move_with_the_events_beside_them(state: State) ->
 
 
 def test_an_apps_owed_events_are_bounded(state: State) -> None:
-    """The newest stay, in their order; no metrics and no other app's events go for them."""
+    """The newest stay, in their order; no metrics and no other app's events go for them; what goes is told."""
     owe(state, OTHER, event("other"))
-    owe(state, APP, Body(b"point", 1), event("first"))
-    owe(state, APP, *(event(str(number)) for number in range(MOST_EVENTS)))
+    assert owe(state, APP, Body(b"point", 1), Body(b"three", 3, "logs")) == 0
+    assert owe(state, APP, *(event(str(number)) for number in range(MOST_EVENTS))) == 3
     assert owed(state) == ["point", *map(str, range(MOST_EVENTS))]
-    owe(state, APP, event("last"))
+    assert owe(state, APP, event("last")) == 1
     assert owed(state) == ["point", *map(str, range(1, MOST_EVENTS)), "last"]
     assert owed(state, OTHER) == ["other"]
