@@ -149,6 +149,7 @@ def test_a_check_asks_for_signatures_but_for_no_log(run: Runs) -> None:
     paths = [request.path for request in run.sandbox.appstore.requests]
     assert any(path.endswith("/diagnosticSignatures") for path in paths)
     assert not [path for path in paths if path.endswith("/logs")]
+    assert "logs of diagnostics: not asked for; `once --dry-run` counts their histograms too" in out
 
 
 def test_a_check_that_went_badly_says_what_to_do(run: Runs) -> None:
