@@ -102,7 +102,9 @@ def check(settings: Settings, sink: Sink, log: Any) -> Iterator[Finding]:
         for account in settings.accounts:
             yield from _account(exporter, account)
     if settings.diagnostics.logs and settings.diagnostics.versions:
-        yield Finding(True, "logs of diagnostics: not asked for; `once --dry-run` counts their histograms too")
+        yield Finding(
+            True, "logs of diagnostics: not asked for; `once --dry-run` counts their histograms too"
+        )
 
 
 def _account(exporter: Exporter, account: Account) -> Iterator[Finding]:

@@ -383,6 +383,7 @@ LEFT_OUT: dict[str, str] = {
     "no_metric": "the category or the metric has no identifier",
     "no_subsystem": "the part of a breakdown has no label",
     "unknown_goal": "the goal is none of good, fair, poor",
+    "other_unit": "the overview's goal is in another unit than the metric",
     "duplicate": "the same series came twice in one answer; the first counts",
     "out_of_range": "the number is too large for its unit",
     "filtered": "`collect.categories` or `collect.devices` does not want it",

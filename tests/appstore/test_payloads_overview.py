@@ -59,7 +59,12 @@ def top(**changed: Any) -> tuple[TopSignature, dict[str, int]]:
     return answer.signatures[0], dict(answer.left_out)
 
 
-def metrics(*devices: str, goal: Any = None, identifier: str = "launchTime") -> XcodeMetrics:
+MILLISECONDS = {"identifier": "milliseconds", "displayName": "ms"}
+
+
+def metrics(
+    *devices: str, goal: Any = None, identifier: str = "launchTime", unit: Any = MILLISECONDS
+) -> XcodeMetrics:
     datasets = [
         {
             "filterCriteria": {"device": device, "percentile": "percentile.fifty"},
@@ -68,7 +73,8 @@ def metrics(*devices: str, goal: Any = None, identifier: str = "launchTime") -> 
         }
         for device in devices
     ]
-    categories = [{"identifier": "LAUNCH", "metrics": [{"identifier": identifier, "datasets": datasets}]}]
+    metric = {"identifier": identifier, "unit": unit, "datasets": datasets}
+    categories = [{"identifier": "LAUNCH", "metrics": [metric]}]
     return parse_metrics({"productData": [{"platform": "iOS", "metricCategories": categories}]})
 
 
@@ -243,7 +249,33 @@ def test_goals_for_others_change_nothing() -> None:
         Goal(*place[:3], "X", 400.0),
     ]
     assert with_goals(payload, others) == payload
-    assert with_goals(payload, []) is payload
+    assert with_goals(payload, []) == payload
+
+
+@pytest.mark.parametrize(
+    ("unit", "fits"),
+    [
+        ({"identifier": "Milliseconds", "displayName": "x"}, True),
+        ({"identifier": None, "displayName": "MS"}, True),
+        ("ms", True),
+        (None, True),
+        ({}, True),
+        (5.0, True),
+        ({"identifier": "seconds", "displayName": "s"}, False),
+        ("s", False),
+    ],
+)
+def test_a_goal_in_another_unit_is_left_out(unit: object, fits: bool) -> None:
+    """400 ms are no 400 s: what the section calls its unit is a name of the metric's; no name will do."""
+    part = category(dataset())
+    part["sections"][0]["unit"] = unit
+    goals = overview(part).goals
+    payload = with_goals(metrics("all_iphones"), goals)
+    assert recommended(payload) == ([400.0] if fits else [None])
+    assert payload.left_out == ({} if fits else {"other_unit": 1})
+    assert payload.offered == metrics("all_iphones").offered + 1
+    unitless = metrics("all_iphones", unit=None)
+    assert recommended(with_goals(unitless, goals)) == [400.0]
 
 
 def test_of_two_goals_for_one_place_the_first_counts() -> None:

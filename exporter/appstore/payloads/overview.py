@@ -36,13 +36,14 @@ class TopSignature:
 
 
 class Goal(NamedTuple):
-    """A recommended goal, in Apple's unit."""
+    """A recommended goal, in Apple's unit; `units` is what that is called, empty if nothing says so."""
 
     category: str
     metric: str
     device: str
     percentile: str
     value: float
+    units: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,26 +92,36 @@ def parse_overview(document: object) -> Overview:
 def with_goals(payload: XcodeMetrics, goals: Iterable[Goal]) -> XcodeMetrics:
     """The metrics of an app, with the overview's goal for each dataset that has none of its own.
 
-    A goal that is put in counts as offered, as if it had come with the metrics.
+    A goal that is put in counts as offered, as if it had come with the metrics. One in another unit than the
+    metric's is left out.
     """
-    given: dict[tuple[str, ...], float] = {}
+    given: dict[tuple[str, ...], Goal] = {}
     for goal in goals:
-        given.setdefault(_place(goal.category, goal.metric, goal.device, goal.percentile), goal.value)
-    added = 0
+        given.setdefault(_place(goal.category, goal.metric, goal.device, goal.percentile), goal)
+    added = other_unit = 0
 
     def completed(metric: Metric, dataset: Dataset) -> Dataset:
-        nonlocal added
+        nonlocal added, other_unit
         goal = given.get(_place(metric.category, metric.identifier, dataset.device, dataset.percentile))
         if goal is None or dataset.recommended is not None:
             return dataset
         added += 1
-        return replace(dataset, recommended=goal)
+        units = _units(metric.unit_identifier, metric.unit_name)
+        if goal.units and units and goal.units.isdisjoint(units):
+            other_unit += 1
+            return dataset
+        return replace(dataset, recommended=goal.value)
 
     metrics = tuple(
         replace(metric, datasets=tuple(completed(metric, dataset) for dataset in metric.datasets))
         for metric in payload.metrics
     )
-    return replace(payload, metrics=metrics, offered=payload.offered + added) if given else payload
+    left_out = payload.left_out + Counter(other_unit=other_unit)
+    return replace(payload, metrics=metrics, offered=payload.offered + added, left_out=left_out)
+
+
+def _units(*names: str) -> frozenset[str]:
+    return frozenset(name.casefold() for name in names if name)
 
 
 def _place(*words: str) -> tuple[str, ...]:
@@ -145,6 +156,9 @@ def _goals(raw: object, reader: Reader) -> Iterator[Goal]:
     for category in reader.objects(raw):
         for section in reader.objects(category.get("sections")):
             names = reader.text(category.get("identifier")), reader.text(section.get("identifier"))
+            unit = section.get("unit")
+            about = unit if isinstance(unit, dict) else {"identifier": unit}
+            units = _units(reader.text(about.get("identifier")), reader.text(about.get("displayName")))
             for dataset in reader.objects(section.get("datasets")):
                 criteria = reader.mapping(dataset.get("filterCriteria"))
                 goal = reader.value(reader.mapping(dataset.get("recommendedMetricGoal")).get("value"))
@@ -154,7 +168,7 @@ def _goals(raw: object, reader: Reader) -> Iterator[Goal]:
                 if not (all(names) and device):
                     reader.left_out["no_device" if all(names) else "no_metric"] += 1
                 else:
-                    yield Goal(*names, device, reader.text(criteria.get("percentile")), goal)
+                    yield Goal(*names, device, reader.text(criteria.get("percentile")), goal, units)
 
 
 def _symbol(raw: object) -> str:
