@@ -69,7 +69,8 @@ class EventKind:
 
 
 ATTRIBUTES: dict[str, str] = {
-    "device": "Apple's identifier: a family (`all_iphones`, `all_ipads`, …) or a model (`iPhone14,2`)",
+    "device": "Apple's identifier: a family (`all_iphones`, `all_ipads`, …) or a model (`iPhone14,2`); "
+    "`unknown` for a log that names none",
     "device_name": "the marketing name, where Apple gives one: `iPhone 13 Pro`",
     "platform": "`iOS`, `macOS`, `tvOS`, `visionOS`, as Apple spells it in answers",
     "version": "the app's marketing version",

@@ -39,6 +39,7 @@ from exporter.convert.distributions import BOUNDS, Distribution, distribution
 from exporter.convert.metrics import version_key
 from exporter.convert.rendering import render
 
+_UNKNOWN = "unknown"  # the device of a log that names none
 _LONGEST_SIGNATURE = 120
 _MOST_BYTES = 2.0**63
 _LONGEST_REMARK = 1000  # Apple's sentences on a log are meant to be read whole
@@ -325,7 +326,7 @@ def _add_log(
     kind, origin = context.signature.type, context.origin
     version = log.app_version or origin.version
     os_version, os_build = os_of(log.os_version)
-    device = device_model(log.device) or "unknown"
+    device = device_model(log.device) or _UNKNOWN
     quantity = _quantity(kind, log)
     if quantity is not None:
         attributes = {"device": device, "platform": origin.platform, "version": version}
@@ -371,7 +372,7 @@ def _add_log(
         ),
         "appstore.diagnostic.insight_url": next((insight.url for insight in insights if insight.url), ""),
         "appstore.diagnostic.log_id": identity.hex(),
-        "code.function.name": frame.symbol if frame else "",
+        "code.function.name": _OFFSET.sub("", frame.symbol) if frame else "",
         "code.file.path": file,
         "code.line.number": line,
         "code.stacktrace": render(log.stacks) if log.stacks else "",
@@ -408,7 +409,8 @@ def _sentence(log: Log, context: Context, device: str, symbol: str) -> str:
     where = _OFFSET.sub("", symbol or context.signature.text)
     text = _WORDS.get(kind, kind)
     text += f" in {_shortened(where, _LONGEST_SIGNATURE)}" if where else ""
-    text += f" on {device}, version {log.app_version or context.origin.version}"
+    on = "an unknown device" if device == _UNKNOWN else device
+    text += f" on {on}, version {log.app_version or context.origin.version}"
     return f"{text}: {log.detail}" if log.detail else text
 
 

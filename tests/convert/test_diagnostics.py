@@ -542,7 +542,7 @@ def test_a_type_that_nobody_knows_has_no_quantity() -> None:
     """Its logs are counted as such, and their events go out."""
     converted = converted_logs(log_of(detail="Spin of 3 sec"), kind="SPINS")
     assert (converted.observations, converted.left_out) == ([], {"unknown_type": 1})
-    assert converted.events[0].body == "SPINS in Shop.pay() on unknown, version 2.1: Spin of 3 sec"
+    assert converted.events[0].body == "SPINS in Shop.pay() on an unknown device, version 2.1: Spin of 3 sec"
 
 
 def test_an_empty_operating_system_is_no_attribute() -> None:
