@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 from exporter.appstore.client import Answer, AppStoreClient
 from exporter.appstore.discovery import complete, newest_versions
 from exporter.appstore.jsonapi import App, Build
-from exporter.appstore.plan import NOTHING, Agenda, Plan, Step, is_offered, is_overdue, plan
+from exporter.appstore.plan import NOTHING, Agenda, Key, Past, Plan, Step, What, is_offered, plan
 from exporter.appstore.quota import Quota
 from exporter.errors import (
     AgreementMissing,
@@ -36,9 +37,26 @@ from exporter.state import State
 from exporter.state.diagnostics import Diagnostics
 from exporter.state.state import Kind
 
-_NAMED = 10  # in a line of the log; the rest is counted
 _HELD_FOR: tuple[Kind, ...] = ("signatures", "metrics")
 _UNAVAILABLE_IN_A_ROW = 2  # each has cost minutes of retries already; the next poll goes on with the others
+_UNAVAILABLE_OF_ANY_KIND = 4
+_SECOND = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a poll would ask for now.
+
+    `listing` is how many requests it took to find out, `allowance` how many more our share leaves. `refused`
+    is set if it left too few for that: then the plan is made of what is stored, and all of it waits.
+    `failures` are of apps that are named but missing, and of builds that could not be listed.
+    """
+
+    plan: Plan
+    listing: int
+    allowance: int
+    refused: OverBudget | None
+    failures: tuple[AppStoreError, ...]
 
 
 class Cycle:
@@ -46,6 +64,7 @@ class Cycle:
 
     Args:
         clock: epoch seconds.
+        next_poll: when the account is polled next, in ISO 8601; None if nobody knows.
         metrics_stored: told when the metrics of all apps are stored, while signatures and logs, which take
             a request each, are still to come.
     """
@@ -61,6 +80,7 @@ class Cycle:
         clock: Callable[[], float] = time.time,
         log: Any,
         metrics_stored: Callable[[], None] = lambda: None,
+        next_poll: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._account = account
         self._settings = settings
@@ -71,6 +91,7 @@ class Cycle:
         self._clock = clock
         self._log = log
         self._metrics_stored = metrics_stored
+        self._next_poll = next_poll
 
     def poll(self) -> CycleReport:
         """Ask for everything that is wanted and affordable, and store what came.
@@ -93,23 +114,58 @@ class Cycle:
         report.seconds = self._clock() - started
         return report
 
-    def plan(self) -> Plan:
+    def plan(self, reserved: int = 0) -> Outlook:
         """What a poll would ask for now. Lists the apps and their builds, and asks for nothing else.
 
         The logs are those that were left over; those of signatures that are new are not known before the
-        signatures are listed.
+        signatures are listed. Where our share does not suffice for the listing, what earlier polls stored
+        takes its place.
+
+        Args:
+            reserved: requests of our share that another account with the same key is going to use.
 
         Raises:
-            AppStoreError: the apps cannot be listed; the error of an app's builds.
+            AppStoreError: the apps cannot be listed, or none is selected.
+            OverBudget: nothing can be listed, and nothing is stored.
         """
+        started = self._clock()
         report = CycleReport(self._account.name)
-        apps = self._apps(report)
-        if report.failures:
-            raise report.failures[0]
-        for app in apps if self._wants_builds else ():
-            self._discover(app)
+        apps, refused = self._list(report)
         past, now = self._state.past(self._account.name), self._clock()
-        return plan(self._known_steps(apps), past, now, self._quota.allowance(now))
+        allowance = 0 if refused else max(0, self._quota.allowance(now) - reserved)
+        listing = len(self._state.requests(self._account.key_id, started))
+        planned = plan(self._known_steps(apps), past, now, allowance)
+        return Outlook(planned, listing, allowance, refused, tuple(report.failures))
+
+    def _list(self, report: CycleReport) -> tuple[list[App], OverBudget | None]:
+        """The apps, their builds listed as well; those that are stored where our share does not suffice."""
+        apps: list[App] = []
+        try:
+            apps = self._apps(report)
+            if not apps:
+                raise report.failures[0]
+            for app in apps if self._wants_builds else ():
+                try:
+                    self._discover(app)
+                except (NotFound, BadAnswer, RoleTooSmall) as error:
+                    report.failures.append(error)
+        except OverBudget as error:
+            known = apps or self._answered()
+            if not known:
+                raise
+            return known, error
+        return apps, None
+
+    def _answered(self) -> list[App]:
+        """The apps that answered before and are still selected; their names are not stored."""
+        selection = self._account.apps
+        known = {
+            item.source.app_id: App(item.source.app_id, item.bundle_id, "")
+            for item in self._state.answered()
+            if item.source.account == self._account.name
+            and selection.selects(item.source.app_id, item.bundle_id)
+        }
+        return sorted(known.values(), key=lambda app: app.bundle_id)
 
     def _apps(self, report: CycleReport) -> list[App]:
         """The apps to ask about; one that is named but missing is a failure of its own.
@@ -171,50 +227,67 @@ class Cycle:
         known = self._known_steps(apps)
         self._tell(plan(known, past, now, self._quota.allowance(now)))
         agenda, budget = Agenda(past, now), self._quota.allowance(now)
-        agenda.add(
-            step
-            for step in known
-            if step.what in ("metrics", "overview", "builds") or is_overdue(past.get(step.key, NOTHING), now)
-        )
-        aside: list[Step] = []
-        rest, error = self._work(agenda, budget, aside, intake, report)
-        self._defer([*aside, *rest], report, error)
+        agenda.add(known)
+        waiting, error = self._work(agenda, budget, intake, report)
+        self._defer(waiting, report, budget, error)
 
     def _work(
-        self, agenda: Agenda, budget: int, aside: list[Step], intake: Intake, report: CycleReport
+        self, agenda: Agenda, budget: int, intake: Intake, report: CycleReport
     ) -> tuple[list[Step], AppStoreError | None]:
-        """Do one step after the other; gives what is left at the end, and why if not for the budget.
+        """Do one step after the other; gives what has to wait, and why if not for the budget.
 
-        A step that costs more than the whole budget goes `aside`: it would block the others poll after poll.
+        A step that costs more than the whole budget is set aside: it would block the others poll after poll.
+        So is what is left of a kind of which App Store Connect failed to answer two in a row; after four of
+        any kinds the poll ends.
         """
-        unavailable, metrics_to_come = 0, report.apps
-        while (step := agenda.pop()) is not None:
+        aside: list[Step] = []
+        why: AppStoreError | None = None
+        failed, in_a_row = Counter[What](), 0
+        metrics_to_come = report.apps
+        while (step := self._as_it_is_now(agenda.pop())) is not None:
             if step.what == "metrics":
                 metrics_to_come -= 1
             elif metrics_to_come == 0:
                 self._metrics_stored()
                 metrics_to_come = -1  # told
-            if step.cost > budget:
+            possible, _ = step.split(budget)
+            if possible is None or failed[step.what] >= _UNAVAILABLE_IN_A_ROW:
                 aside.append(step)
                 continue
-            if step.cost > self._quota.allowance(self._clock()):
-                return [step, *agenda.rest()], None
+            doable, later = step.split(self._quota.allowance(self._clock()))
+            if doable is None:
+                return [*aside, step, *agenda.rest()], why
             try:
-                agenda.add(self._do(step, intake, report))
-                unavailable = 0
+                agenda.add(self._do(doable, intake, report))
+                failed[step.what] = in_a_row = 0
             except OverBudget as error:
-                return [step, *agenda.rest()], error
+                return [*aside, step, *agenda.rest()], error
             except RateLimited as error:
                 report.failures.append(error)
-                return agenda.rest(), error
+                return [*aside, *agenda.rest()], error
             except (CredentialsRefused, AgreementMissing):
                 raise
+            except Unavailable as error:
+                report.failures.append(error)
+                failed[step.what] += 1
+                in_a_row += 1
+                why = error
+                if in_a_row == _UNAVAILABLE_OF_ANY_KIND:
+                    return [*aside, *agenda.rest()], error
             except AppStoreError as error:
                 report.failures.append(error)
-                unavailable = unavailable + 1 if isinstance(error, Unavailable) else 0
-                if unavailable == _UNAVAILABLE_IN_A_ROW:
-                    return agenda.rest(), error
-        return [], None
+                failed[step.what] = in_a_row = 0
+            if step.what == "signatures":  # also of those that came before an error
+                agenda.add(self._log_steps(step.app))
+            if later is not None:
+                return [*aside, later, *agenda.rest()], why
+        return aside, why
+
+    def _as_it_is_now(self, step: Step | None) -> Step | None:
+        """A step on an app's signatures is about the builds that are held by the time it is done."""
+        if step is None or step.what != "signatures":
+            return step
+        return next(iter(self._signature_steps(step.app)), replace(step, builds=(), cost=0))
 
     # What there is to ask for
 
@@ -235,7 +308,8 @@ class Cycle:
                 steps += self._signature_steps(app)
                 steps += self._log_steps(app)
             if self._wants_builds:
-                steps.append(Step("builds", app))
+                listing = Step("builds", app)
+                steps.append(replace(listing, cost=past.get(listing.key, NOTHING).cost))
                 steps += self._build_metrics_steps(app)
         return steps
 
@@ -244,7 +318,16 @@ class Cycle:
         return [Step("build_metrics", app, builds=(build,), age=age) for age, build in enumerate(builds)]
 
     def _signature_steps(self, app: App) -> list[Step]:
-        builds = tuple(self._diagnostics.builds(self._account.name, app.id))
+        """One for all builds that are held, of which those come first that were asked about longest ago, or
+        never: so that each gets its turn where the budget does not suffice for all, or some do not answer."""
+        past = self._state.past(self._account.name)
+        held = self._diagnostics.builds(self._account.name, app.id)
+        ages = _ages(held)
+
+        def turn(build: Build) -> tuple[float, int]:
+            return past.get(Key(app.id, "signatures", build.id), NOTHING).asked_at or 0.0, ages[build.id]
+
+        builds = tuple(sorted(held, key=turn))
         return [Step("signatures", app, cost=len(builds), builds=builds)] if builds else []
 
     def _log_steps(self, app: App) -> list[Step]:
@@ -253,10 +336,11 @@ class Cycle:
             return []
         builds = self._diagnostics.builds(self._account.name, app.id)
         signatures = self._diagnostics.signatures(self._account.name, app.id)
+        past, now = self._state.past(self._account.name), self._clock()
         ages = _ages(builds)
         by_id = {build.id: build for build in builds}
         percent = any((item.weight or 0.0) > 1.0 for item in signatures)  # the account's scale is 0 to 100
-        return [
+        steps = (
             Step(
                 "logs",
                 app,
@@ -267,7 +351,8 @@ class Cycle:
             )
             for item in signatures
             if item.pending and item.build_id in by_id
-        ]
+        )
+        return [step for step in steps if is_offered(past.get(step.key, NOTHING), now)]
 
     # Asking
 
@@ -284,7 +369,6 @@ class Cycle:
             return [*self._signature_steps(app), *self._build_metrics_steps(app)]
         elif step.what == "signatures":
             self._ask_signatures(step, intake, report)
-            return self._log_steps(app)
         elif step.what == "logs":
             self._ask_logs(step, intake)
         else:
@@ -298,13 +382,17 @@ class Cycle:
         """
         wanted, versions = self._settings.collect.builds, self._settings.diagnostics.versions
         testflight = self._settings.diagnostics.testflight
-        listed = self._client.builds(
-            app.id,
-            enough=lambda found: (
-                sum(not build.expired for build in found) >= wanted
-                and complete(found, versions=versions, testflight=testflight)
-            ),
-        )
+        pages = 0
+
+        def enough(found: Sequence[Build]) -> bool:
+            nonlocal pages
+            pages += 1
+            return sum(not build.expired for build in found) >= wanted and complete(
+                found, versions=versions, testflight=testflight
+            )
+
+        listed = self._client.builds(app.id, enough=enough)
+        self._state.took(self._account.name, Step("builds", app).key, pages)
         if not any(build.version and build.platform for build in listed) and self._holds_builds(app):
             raise BadAnswer(
                 "the listing has no build with version and platform any more",
@@ -312,9 +400,10 @@ class Cycle:
                 where=f"account {self._account.name}, {app.bundle_id}",
             )
         held = newest_versions(listed, versions=versions, testflight=testflight)
-        self._diagnostics.hold_builds(self._account.name, app.id, "signatures", held)
+        at = int(self._clock() * _SECOND)
+        self._diagnostics.hold_builds(self._account.name, app.id, "signatures", held, at)
         newest = [build for build in listed if not build.expired][:wanted]
-        self._diagnostics.hold_builds(self._account.name, app.id, "metrics", newest)
+        self._diagnostics.hold_builds(self._account.name, app.id, "metrics", newest, at)
 
     def _holds_builds(self, app: App) -> bool:
         return any(self._diagnostics.builds(self._account.name, app.id, kind) for kind in _HELD_FOR)
@@ -336,6 +425,7 @@ class Cycle:
     def _ask_signatures(self, step: Step, intake: Intake, report: CycleReport) -> None:
         """Those of each build; what came is taken in, also when an error ends it before the last one."""
         answers: dict[str, list[Answer]] = {}
+        failed: list[str] = []
         unavailable = 0
         try:
             for build in step.builds:
@@ -346,27 +436,40 @@ class Cycle:
                     answers[build.id] = [Answer(b"", self._clock(), {"data": []})]
                     unavailable = 0
                 except (BadAnswer, RoleTooSmall, Unavailable) as error:  # others speak of the account
+                    failed.append(build.id)
                     unavailable = unavailable + 1 if isinstance(error, Unavailable) else 0
-                    if unavailable == _UNAVAILABLE_IN_A_ROW:
+                    if unavailable == min(_UNAVAILABLE_IN_A_ROW, len(step.builds)):
                         raise
                     report.failures.append(error)
         finally:
+            for build_id in (*answers, *failed):
+                self._state.asked(self._account.name, Key(step.app.id, "signatures", build_id), self._clock())
             intake.signatures(step.app, answers)
 
     def _ask_logs(self, step: Step, intake: Intake) -> None:
         where = self._account.name, step.app.id
-        signature = next(
-            (item for item in self._diagnostics.signatures(*where) if item.id == step.signature), None
-        )
-        if signature is None or not signature.pending:
-            return  # it went meanwhile, or two builds have it
+        held = {build.id: build for build in self._diagnostics.builds(*where)}
+        pending = [
+            item
+            for item in self._diagnostics.signatures(*where)
+            if item.pending and item.id == step.signature and item.build_id in held
+        ]
+        if not pending:
+            return  # it went meanwhile
+        wanted = step.builds[0].id  # should several builds have it, its logs are the same
+        signature = next((item for item in pending if item.build_id == wanted), pending[0])
         try:
-            intake.logs(step.app, step.builds[0], signature, self._client.logs(signature.id))
+            intake.logs(step.app, held[signature.build_id], signature, self._client.logs(signature.id))
         except NotFound:
             self._diagnostics.no_logs(*where, signature.id)
+        except (BadAnswer, RoleTooSmall, NotOffered):  # tomorrow again: not at each poll
+            self._state.refused(self._account.name, step.key, self._clock())
+            raise
 
     def _ask_build_metrics(self, step: Step, intake: Intake) -> None:
         (build,) = step.builds
+        if build not in self._diagnostics.builds(self._account.name, step.app.id, "metrics"):
+            return  # a newer one has taken its place meanwhile
         with suppress(NotFound):  # a build that nobody used yet has no metrics
             intake.metrics(step.app, build, self._client.metrics("builds", build.id))
 
@@ -381,18 +484,38 @@ class Cycle:
             too_many=dict(Counter(step.what for step in planned.deferred)),
         )
 
-    def _defer(self, steps: list[Step], report: CycleReport, error: AppStoreError | None = None) -> None:
+    def _defer(
+        self, steps: list[Step], report: CycleReport, budget: int, error: AppStoreError | None = None
+    ) -> None:
         report.deferred += steps
-        self._state.deferred(self._account.name, [step.key for step in steps], self._clock())
+        past, now = self._state.past(self._account.name), self._clock()
+        self._state.deferred(self._account.name, [step.key for step in steps], now)
         if steps:
             self._log.warning(
                 "cycle.deferred",
                 account=self._account.name,
-                waits_for_next_poll=[str(step) for step in steps[:_NAMED]],
-                and_more=max(0, len(steps) - _NAMED),
                 of=dict(Counter(step.what for step in steps)),
+                waits_for_next_poll=_by_app(steps),
+                oldest_wait_hours=_oldest_wait(steps, past, now),
+                allowance=budget,
+                next_poll=self._next_poll(),
                 reason=str(error or "limits.key_share"),
             )
+
+
+def _by_app(steps: Iterable[Step]) -> dict[str, dict[str, int]]:
+    """Bundle id → kind → how many steps."""
+    found: dict[str, Counter[str]] = {}
+    for step in steps:
+        found.setdefault(step.app.bundle_id, Counter())[step.what] += 1
+    return {app: dict(kinds) for app, kinds in found.items()}
+
+
+def _oldest_wait(steps: Iterable[Step], past: Mapping[Key, Past], now: float) -> float | None:
+    """For how many hours the first of them has waited; None if each was put off for the first time."""
+    since = [past.get(step.key, NOTHING).waits_since for step in steps]
+    waits = [now - start for start in since if start is not None]
+    return round(max(0.0, *waits) / 3600, 1) if waits else None
 
 
 def _ages(builds: Iterable[Build]) -> dict[str, int]:

@@ -28,6 +28,7 @@ from exporter.state import Item, State
 
 SECOND = 1_000_000_000
 TOO_OLD = 50 * 60 * SECOND  # Datadog takes nothing older than an hour
+OLD_EVENT = 12 * 3600 * SECOND  # nor an event older than 18 hours
 TOO_NEW = 5 * 60 * SECOND  # nor more than ten minutes ahead, as after a clock was set back
 _LONGEST_WAIT = 3600.0  # seconds that an endpoint may ask for; a mistake must not silence us for years
 
@@ -152,7 +153,7 @@ class Deliverer:
         return suspects
 
     def _items(self, lane: _Lane) -> Iterator[Item]:
-        yield from (item for item in self._state.outbox() if item.body.signal == lane.signal)
+        yield from self._state.outbox(lane.signal)
         if lane.signal == "metrics":
             yield from self._state.snapshot()
 
@@ -164,17 +165,25 @@ class Deliverer:
         return restamp(item.body, item.stamp, now)
 
     def _restamp_what_no_backend_takes(self) -> None:
-        """Move all that an app is owed close to now, a second apart, when one of it is too old, or ahead.
+        """Move an app's distributions close to now, a second apart, when one of them is too old, or ahead.
 
         A second apart, because Datadog keeps one value per series and second. All of the app's, because the
         windows of a series must not overlap. Stored before it is sent, so that a retry bears the same time.
+        Of the events only those that are too old or ahead move, and all to now.
         """
         now = int(self._clock() * SECOND)
-        for account, app_id, ends in self._state.owed_since():
+        for account, app_id, ends in self._state.owed_since("metrics"):
             if not (_is_taken(ends[0], now) and _is_taken(ends[-1], now)):
                 times = {end: now - later * SECOND for later, end in enumerate(reversed(ends))}
-                self._state.move_windows(account, app_id, times, partial(restamp_windows, times=times))
-                self._log.info("delivery.restamped", account=account, app=app_id, items=len(ends))
+                self._restamp(account, app_id, "metrics", times)
+        for account, app_id, stamps in self._state.owed_since("logs"):
+            times = {stamp: now for stamp in stamps if not _is_taken(stamp, now, OLD_EVENT)}
+            self._restamp(account, app_id, "logs", times)
+
+    def _restamp(self, account: str, app_id: str, signal: Signal, times: dict[int, int]) -> None:
+        if times:
+            self._state.move(account, app_id, signal, times, partial(restamp_windows, times=times))
+            self._log.info("delivery.restamped", account=account, app=app_id, signal=signal, items=len(times))
 
     def _take_apart(self, suspects: list[Item], attempt: Attempt) -> None:
         """Find what is bad in refused items, and send the rest of them."""
@@ -241,6 +250,6 @@ def _joined(bodies: Iterator[Body]) -> Body:
     return Body(b"".join(part.data for part in parts), sum(part.points for part in parts), parts[0].signal)
 
 
-def _is_taken(time: int, now: int) -> bool:
-    """Whether backends take a point of that time."""
-    return -TOO_NEW < now - time < TOO_OLD
+def _is_taken(time: int, now: int, too_old: int = TOO_OLD) -> bool:
+    """Whether backends take a point (or an event) of that time."""
+    return -TOO_NEW < now - time < too_old

@@ -16,26 +16,29 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from exporter import __version__
 from exporter.appstore.documents import loads
 from exporter.appstore.jsonapi import App, Build
-from exporter.appstore.payloads.diagnostics import Signature, parse_logs, parse_signatures
+from exporter.appstore.payloads.diagnostics import Signature, Signatures, parse_logs, parse_signatures
 from exporter.appstore.payloads.metrics import parse_metrics
 from exporter.appstore.payloads.overview import Overview, parse_overview, with_goals
 from exporter.appstore.payloads.reader import clean_text, platform_name
 from exporter.appstore.reading import Answer
+from exporter.appstore.versions import version_key
 from exporter.convert.diagnostics import (
     Context,
     ConvertedGauges,
     Origin,
+    Versions,
     convert_logs,
     convert_occurrences,
     convert_signatures,
     diagnostic_distributions,
+    knows_earlier,
     new_signatures,
     problems_of,
     seen_in,
 )
 from exporter.convert.distributions import Distribution, chained, owed
 from exporter.convert.insights import ConvertedInsights, convert_insights
-from exporter.convert.metrics import Converted, Selection, convert, version_key
+from exporter.convert.metrics import Converted, Selection, convert
 from exporter.errors import AppStoreError
 from exporter.otlp.encode import Body, can_be_restamped, encode, encode_events
 from exporter.report import CycleReport
@@ -77,12 +80,13 @@ class Intake:
         least = self._settings.regression.min_change
         overview = None if build else self._overview(app)
         goals = overview.goals if overview else ()
-        made_with = (selection, room, number, least, goals, self._collect.events)
+        known = self._state.findings(source)
+        withdrawn = any(not finding.active for finding in known)  # the next answer may do without its zeros
+        made_with = (selection, room, number, least, goals, self._collect.events, withdrawn)
         digest = self._digest(app, answer.body, made_with)
         if self._is_unchanged(source, digest, answer):
             return
         payload = with_goals(self._parsed(app, parse_metrics, answer), goals)
-        known = self._state.findings(source)
 
         def make(at: int) -> tuple[tuple[Converted, ConvertedInsights | None], list[Metric]]:
             # First Apple's insights, few series and important ones: else a large app would have none of them.
@@ -112,7 +116,8 @@ class Intake:
                 observed_at,
                 series.total(),
                 gauges=gauges,
-                owed=[*distributions, *events],
+                events=events,
+                owed=distributions,
                 owed_at=next((window.ended_at for window in windows.values()), observed_at),
                 windows={series_of + identity: window for identity, window in windows.items()},
                 seen=[series_of + item.identity for item in converted.distributions],
@@ -131,8 +136,10 @@ class Intake:
         """How often the top signatures occurred; and, kept for the answers that need it, what the overview
         says of goals, source files and lines."""
         source = self._overview_of(app)
-        room, top = self._room(source), self._settings.diagnostics.top_signatures
-        digest = self._digest(app, answer.body, (room, top))
+        top = self._settings.diagnostics.top_signatures
+        room = min(self._room(source), 3 * top)
+        known = self._known_signatures(app)
+        digest = self._digest(app, answer.body, (room, top, sorted(known.items())))
         if self._is_unchanged(source, digest, answer):
             return
         overview = self._parsed(app, parse_overview, answer)
@@ -142,10 +149,20 @@ class Intake:
             source,
             digest,
             _nanoseconds(answer),
-            lambda at: convert_occurrences(overview, top=top, series_cap=room, observed_at=at),
+            lambda at: convert_occurrences(overview, known, top=top, series_cap=room, observed_at=at),
             document=document,
         )
         self._report.left_out += overview.left_out
+
+    def _known_signatures(self, app: App) -> dict[str, tuple[str, str, str]]:
+        """Signature id → its text, version and platform, as the app's signatures have them."""
+        where = self._account.name, app.id
+        origins = {build.id: origin_of(build) for build in self._diagnostics.builds(*where)}
+        return {
+            item.id: (item.text, origins[item.build_id].version, origins[item.build_id].platform)
+            for item in self._diagnostics.signatures(*where)
+            if item.build_id in origins
+        }
 
     def no_overview(self, app: App) -> None:
         """An app has no overview, or none any more: what an earlier one said would stand still for ever."""
@@ -165,49 +182,90 @@ class Intake:
     def signatures(self, app: App, answers: Mapping[str, Sequence[Answer]]) -> None:
         """The signatures of an app's builds, by build id: the pages of each.
 
-        Earlier versions are taken in before later ones, which alone can tell what is new in these.
+        What earlier versions have tells what is new in later ones; so all are read, the earliest first. Then
+        they are stored, the latest first: where the series do not suffice, those of the earliest go.
         """
         builds = self._diagnostics.builds(self._account.name, app.id)
-        for build in sorted(builds, key=lambda build: version_key(build.version)):
-            if build.id in answers:
-                newest = all(
-                    version_key(other.version) <= version_key(build.version)
-                    for other in builds
-                    if other.platform == build.platform
-                )
-                try:
-                    self._signatures_of(app, build, answers[build.id], newest)
-                except AppStoreError as error:  # of this build; what is stored of it stays
-                    error.where = f"account {self._account.name}, {app.bundle_id} {build.version}"
-                    self._report.failures.append(error)
+        came = sorted(
+            (build for build in builds if build.id in answers), key=lambda build: version_key(build.version)
+        )
+        read: list[tuple[Build, Signatures, frozenset[str]]] = []
+        for build in came:
+            try:
+                parsed = parse_signatures(page.document for page in answers[build.id])
+            except AppStoreError as error:  # of this build; what is stored of it stays
+                error.where = f"account {self._account.name}, {app.bundle_id} {build.version}"
+                self._report.failures.append(error)
+            else:
+                earlier = [item for item in builds if _is_earlier(item, build)]
+                known = {item.id for item, *_ in read} | self._answered(app)
+                comparable = all(item.id in known for item in earlier)
+                newest = not any(_is_earlier(build, other) for other in builds)
+                new = self._new(app, build, parsed, answers[build.id], bool(earlier), comparable and newest)
+                read.append((build, parsed, new))
+        for place, (build, parsed, new) in reversed(list(enumerate(read))):
+            not_yet = [item.id for item, *_ in read[:place]]
+            self._store_signatures(app, build, answers[build.id], parsed, new, not_yet)
 
-    def _signatures_of(self, app: App, build: Build, pages: Sequence[Answer], newest: bool) -> None:
-        source = Source(self._account.name, app.id, build.id, "signatures")
-        origin = origin_of(build)
-        parsed = parse_signatures(page.document for page in pages)
-        problems = self._diagnostics.problems(*source[:2], origin.platform)
-        new = new_signatures(parsed.signatures, origin.version, problems) if newest else frozenset[str]()
+    def _new(
+        self,
+        app: App,
+        build: Build,
+        parsed: Signatures,
+        pages: Sequence[Answer],
+        has_earlier: bool,
+        comparable: bool,
+    ) -> frozenset[str]:
+        """The signatures that no earlier version had; and all are remembered as seen in this one."""
+        where, origin = (self._account.name, app.id), origin_of(build)
+        problems = self._diagnostics.problems(*where, origin.platform)
+        comparable &= has_earlier or knows_earlier(problems, origin.version)
+        new = new_signatures(parsed.signatures, origin.version, problems) if comparable else frozenset[str]()
         of_build = {
             problem: seen_in(problems.get(problem), origin.version)
             for problem in problems_of(parsed.signatures).values()
         }
-        room, top = self._room(source), self._settings.diagnostics.top_signatures
+        self._diagnostics.touch_problems(*where, origin.platform, of_build, _nanoseconds(pages[-1]))
+        return new
+
+    def _store_signatures(
+        self,
+        app: App,
+        build: Build,
+        pages: Sequence[Answer],
+        parsed: Signatures,
+        new: frozenset[str],
+        not_yet: Collection[str],
+    ) -> None:
+        """`not_yet` are the builds whose series are about to be made anew after these."""
+        source = Source(self._account.name, app.id, build.id, "signatures")
+        origin = origin_of(build)
+        most = len(parsed.signatures) + 3  # room for more than there is makes no difference
+        most += sum(2 + len(item.reference_versions) for item in parsed.signatures)
+        room = min(self._room(source, not_yet), most)
+        top = self._settings.diagnostics.top_signatures
         digest = self._digest(app, b"".join(page.body for page in pages), (room, top, origin, sorted(new)))
-        observed_at = _nanoseconds(pages[-1])
-        self._diagnostics.touch_problems(*source[:2], origin.platform, of_build, observed_at)
         if self._is_unchanged(source, digest, pages[-1]):
             return
         self._store_gauges(
             app,
             source,
             digest,
-            observed_at,
+            _nanoseconds(pages[-1]),
             lambda at: convert_signatures(
                 parsed.signatures, origin, new=new, top=top, series_cap=room, observed_at=at
             ),
             signatures=parsed.signatures,
         )
         self._report.left_out += parsed.left_out
+
+    def _answered(self, app: App) -> set[str]:
+        """The builds whose signatures are known, be it that there are none."""
+        return {
+            item.source.build_id
+            for item in self._state.answered()
+            if item.source[:2] == (self._account.name, app.id) and item.source.kind == "signatures"
+        }
 
     def logs(self, app: App, build: Build, signature: Known, answer: Answer) -> None:
         """The logs of a signature: an event for each that is new, and its value for a histogram."""
@@ -225,6 +283,7 @@ class Intake:
             file=place.file if place else "",
             line=place.line if place else None,
             problems=problems,
+            comparable=self._is_comparable(app, build, signature.type, problems),
         )
         observed_at = _nanoseconds(answer)
         seen = self._diagnostics.seen(*source[:2])
@@ -243,6 +302,23 @@ class Intake:
         self._report.answers += 1
         self._count_events(app, events, given_up)
         self._report.left_out += parsed.left_out + converted.left_out
+
+    def _is_comparable(self, app: App, build: Build, kind: str, problems: Mapping[str, Versions]) -> bool:
+        """Whether enough is known of earlier versions to call a problem new in this one.
+
+        Of each that is held the signatures, and the logs of one of them at least if it has any of this type:
+        the first look at several versions begins with the newest.
+        """
+        where = self._account.name, app.id
+        earlier = [item for item in self._diagnostics.builds(*where) if _is_earlier(item, build)]
+        read: dict[str, bool] = {}
+        for item in self._diagnostics.signatures(*where):
+            if item.type == kind:
+                read[item.build_id] = read.get(item.build_id, False) or item.logged
+        answered = self._answered(app)
+        return (bool(earlier) or knows_earlier(problems, build.version)) and all(
+            item.id in answered and read.get(item.id, True) for item in earlier
+        )
 
     def flush(self, app: App, at: float) -> None:
         """What the logs of this poll (or of one that was killed) measured → histograms, one point a series.
@@ -275,20 +351,26 @@ class Intake:
         self._report.series += Counter(item.name for item in kept)
         self._report.series_by_app[app.bundle_id] += len(kept)
         self._report.capped += capped
-        self._report.left_out["series_cap"] += capped.total()
+        self._report.left_out += Counter(series_cap=capped.total())
 
     def _below_cap(
         self, source: Source, wanted: Sequence[Distribution], before: Collection[bytes]
     ) -> tuple[list[Distribution], Counter[str]]:
-        """Series that were there before, and as many new ones as the app's cap has room for."""
-        room = self._settings.limits.series_per_app - self._state.series_of_others(source) - len(before)
-        known = [item for item in wanted if item.identity in before]
-        new = sorted(
-            (item for item in wanted if item.identity not in before),
-            key=lambda item: (-sum(item.counts), item.name, sorted(item.attributes.items())),
+        """As many series as the cap has room for: first those that were there before, then the fullest."""
+        room = self._settings.limits.series_per_app - self._state.series_of_others(source)
+        ranked = sorted(
+            wanted,
+            key=lambda item: (
+                item.identity not in before,
+                -sum(item.counts),
+                item.name,
+                sorted(item.attributes.items()),
+            ),
         )
-        beyond = new[max(0, room) :]
-        return known + new[: max(0, room)], Counter(item.name for item in beyond)
+        known = [item for item in ranked if item.identity in before][: max(0, room)]
+        new = [item for item in ranked if item.identity not in before][: max(0, room - len(before))]
+        kept = known + new
+        return kept, Counter(item.name for item in wanted) - Counter(item.name for item in kept)
 
     # What they have in common
 
@@ -378,9 +460,20 @@ class Intake:
         """What stands before the identity of a distribution: another resource makes other series."""
         return hashlib.sha256(repr(self._resource(app)).encode()).digest()[:8]
 
-    def _room(self, source: Source) -> int:
-        """How many series a source may make, beside the others of the app."""
-        return max(0, self._settings.limits.series_per_app - self._state.series_of_others(source))
+    def _room(self, source: Source, not_yet: Collection[str] = ()) -> int:
+        """How many series a source may make, beside the others of the app.
+
+        Not counted are the signatures of the builds in `not_yet`.
+        """
+        others = sum(
+            item.series
+            for item in self._state.answered()
+            if item.source[:2] == source[:2]
+            and item.source != source
+            and not (item.source.kind == "signatures" and item.source.build_id in not_yet)
+        )
+        cap = self._settings.limits.series_per_app
+        return max(0, cap - others - self._kept_for_histograms(source))
 
     def _room_for_metrics(self) -> int:
         """All of the cap, but for the quarter that is kept for diagnostics.
@@ -390,13 +483,38 @@ class Intake:
         cap = self._settings.limits.series_per_app
         return cap - cap // 4 if self._settings.diagnostics.versions else cap
 
+    def _kept_for_histograms(self, source: Source) -> int:
+        """The series that the histograms of diagnostics had lately, and an eighth of the cap at least.
+
+        What the metrics leave is theirs, but for another eighth: that is for the gauges of diagnostics.
+        """
+        if not (self._settings.diagnostics.versions and self._settings.diagnostics.logs):
+            return 0
+        cap = self._settings.limits.series_per_app
+        most = cap - self._state.series(Source(*source[:2])) - cap // 8
+        return max(cap // 8, min(most, len(self._state.windows(*source[:2], "signatures"))))
+
     def _keep_below_cap(self, source: Source) -> None:
-        """Should the app's own series have grown, its others go until they are asked for anew."""
+        """Should the app's own series have grown, others go: the metrics of builds, then signatures, the
+        oldest builds' first. What still has room comes back when it is asked for, in this poll as a rule."""
+        builds = self._diagnostics.builds(*source[:2])
+        places = {build.id: version_key(build.version) for build in builds}
+        others = sorted(
+            (
+                item
+                for item in self._state.answered()
+                if item.source[:2] == source[:2] and item.source.build_id
+            ),
+            key=lambda item: (item.source.kind != "metrics", places.get(item.source.build_id, ())),
+        )
         total = self._state.series_of_others(source) + self._state.series(source)
-        if not source.build_id and total > self._settings.limits.series_per_app:
-            self._state.keep_only(
-                lambda answered: answered.source[:2] != source[:2] or answered.source == source
-            )
+        total += self._kept_for_histograms(source)
+        gone: set[Source] = set()
+        for item in others if not source.build_id else ():
+            if total > self._settings.limits.series_per_app:
+                gone.add(item.source)
+                total -= item.series
+        self._state.keep_only(lambda answered: answered.source not in gone)
 
     def _count(
         self,
@@ -446,6 +564,11 @@ class Intake:
             "deployment.environment.name": self._account.environment,
         }
         return {key: value for key, value in attributes.items() if value}
+
+
+def _is_earlier(build: Build, than: Build) -> bool:
+    """Whether a build is of an earlier version for the same platform."""
+    return build.platform == than.platform and version_key(build.version) < version_key(than.version)
 
 
 def origin_of(build: Build) -> Origin:

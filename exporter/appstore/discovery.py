@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from math import inf
 
 from exporter.appstore.jsonapi import Build
+from exporter.appstore.versions import version_key
 
 __all__ = ["complete", "newest_versions"]
 
@@ -16,8 +17,9 @@ _EVIDENCE = {True: 2, None: 1, False: 0}
 def newest_versions(builds: Iterable[Build], *, versions: int, testflight: bool) -> list[Build]:
     """Return one build for each of the newest `versions` marketing versions of each platform.
 
-    Platforms come in alphabetical order, their versions newest first, by the upload of the build that stands
-    for the version; that is the last uploaded one that was released. A build of which nobody knows whether it
+    Platforms come in alphabetical order, their versions newest first, by their numbers, as everywhere else: a
+    correction of 1.9 that is uploaded after 2.0 is not the newest. A version is represented by the last
+    uploaded build that was released. A build of which nobody knows whether it
     was released counts as released, but behind those that are known to be: a version is released with one
     build. With `testflight`, a version without a released build is represented by its last unexpired one.
 
@@ -34,9 +36,14 @@ def newest_versions(builds: Iterable[Build], *, versions: int, testflight: bool)
         best = ordered[chosen[version]] if version in chosen else None
         if _counts(build, testflight) and (best is None or _evidence(build) > _evidence(best)):
             chosen[version] = position
+    representatives = sorted(
+        (ordered[position] for position in chosen.values()),
+        key=lambda build: version_key(build.version),
+        reverse=True,
+    )
     found: dict[str, list[Build]] = {}
-    for position in sorted(chosen.values()):
-        found.setdefault(ordered[position].platform, []).append(ordered[position])
+    for build in representatives:
+        found.setdefault(build.platform, []).append(build)
     return [build for platform in sorted(found) for build in found[platform][: max(0, versions)]]
 
 

@@ -1,15 +1,16 @@
 """Which requests a poll makes, in which order, within which budget. Pure.
 
 In the order of IMPORTANCE; within it the newest versions first, then the heaviest signatures, then what was
-asked for longest ago. A step that has waited for more than a day goes before all others, the longest wait
-first: so a budget that is too small for everything delays much, and starves nothing for ever.
+asked for longest ago. What has waited for more than a day takes every second turn, the longest wait first. So
+a budget that is too small for everything delays much, and starves nothing: neither what is less important,
+nor, where much is overdue, the metrics.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
 from exporter.appstore.jsonapi import App, Build
@@ -32,12 +33,13 @@ class Past(NamedTuple):
     """What became of a step so far, in seconds since the epoch.
 
     When it was last asked for, whatever came of it; since when it waits for its turn; when App Store Connect
-    said that it does not offer it.
+    said that it does not offer it, or sent what nobody can read; how many requests it took.
     """
 
     asked_at: float | None = None
     waits_since: float | None = None
     refused_at: float | None = None
+    cost: int = 1
 
 
 NOTHING = Past()
@@ -59,6 +61,15 @@ class Step:
     signature: str = ""
     weight: float = 0.0
     age: int = 0
+
+    def split(self, most: int) -> tuple[Step | None, Step | None]:
+        """What of it `most` requests suffice for, and what is left over. Only signatures can be divided."""
+        if self.cost <= most:
+            return self, None
+        if self.what != "signatures" or most <= 0:
+            return None, self
+        now, later = self.builds[:most], self.builds[most:]
+        return replace(self, builds=now, cost=len(now)), replace(self, builds=later, cost=len(later))
 
     @property
     def key(self) -> Key:
@@ -85,41 +96,35 @@ class Plan:
 
 
 def plan(steps: Iterable[Step], past: Mapping[Key, Past], now: float, allowance: int) -> Plan:
-    """Which of these steps a budget of `allowance` requests suffices for.
+    """Which of these steps a budget of `allowance` requests suffices for; of one with the same key the first.
 
     What does not fit ends the plan: something small that overtook it would let it wait for ever. A step that
     costs more than the whole budget is set aside, as no order would help it.
     """
-    left, full = allowance, False
+    agenda, left, full = Agenda(past, now), allowance, False
+    agenda.add(steps)
     fitting: list[Step] = []
     deferred: list[Step] = []
-    for step in sorted(steps, key=lambda step: turn(step, past, now)):
-        full = full or left < step.cost <= allowance
-        if full or step.cost > allowance:
-            deferred.append(step)
-        else:
-            fitting.append(step)
-            left -= step.cost
+    while (step := agenda.pop()) is not None:
+        possible, _ = step.split(allowance)
+        fits, rest = (None, step) if full or possible is None else step.split(left)
+        if fits is not None:
+            fitting.append(fits)
+            left -= fits.cost
+        if rest is not None:
+            deferred.append(rest)
+            full = full or possible is not None
     return Plan(tuple(fitting), tuple(deferred))
 
 
-def turn(step: Step, past: Mapping[Key, Past], now: float) -> tuple[object, ...]:
-    """Sorts steps into the order in which they are taken."""
+def turn(step: Step, past: Mapping[Key, Past]) -> tuple[object, ...]:
+    """Sorts steps of which none is overdue into the order in which they are taken."""
     before = past.get(step.key, NOTHING)
-    if is_overdue(before, now):
-        return 0, before.waits_since, *step.key
-    return (
-        1,
-        IMPORTANCE.index(step.what),
-        step.age,
-        -step.weight,
-        before.asked_at or 0.0,
-        *step.key,
-    )
+    return IMPORTANCE.index(step.what), step.age, -step.weight, before.asked_at or 0.0, *step.key
 
 
 def is_overdue(past: Past, now: float) -> bool:
-    """Whether something has waited for so long that it goes first.
+    """Whether something has waited for so long that it takes turns with what is more important.
 
     Also what waits since a time to come: the clock went back, and nobody knows for how long it has waited.
     """
@@ -141,21 +146,28 @@ class Agenda:
         self._past = past
         self._now = now
         self._added: set[Key] = set()
-        self._waiting: list[tuple[tuple[object, ...], Step]] = []
+        self._overdue: list[tuple[tuple[object, ...], Step]] = []
+        self._others: list[tuple[tuple[object, ...], Step]] = []
+        self._overdue_is_next = True
 
     def add(self, steps: Iterable[Step]) -> None:
         """Put steps where they belong."""
         for step in steps:
             if step.key not in self._added:
                 self._added.add(step.key)
-                heapq.heappush(self._waiting, (turn(step, self._past, self._now), step))
+                before = self._past.get(step.key, NOTHING)
+                if is_overdue(before, self._now):
+                    heapq.heappush(self._overdue, ((before.waits_since, *step.key), step))
+                else:
+                    heapq.heappush(self._others, (turn(step, self._past), step))
 
     def pop(self) -> Step | None:
         """Take the next step; None when all are done."""
-        return heapq.heappop(self._waiting)[1] if self._waiting else None
+        steps = self._overdue if self._overdue_is_next else self._others
+        self._overdue_is_next = not self._overdue_is_next
+        steps = steps or self._overdue or self._others
+        return heapq.heappop(steps)[1] if steps else None
 
     def rest(self) -> list[Step]:
         """Take all that are left, in their order."""
-        rest = [step for _, step in sorted(self._waiting, key=lambda entry: entry[0])]
-        self._waiting.clear()
-        return rest
+        return list(iter(self.pop, None))

@@ -61,7 +61,7 @@ class Waits:
             self._quota.hold(self._clock() + min(delay, _LONGEST_HOLD))
         if failures >= _MOST_ATTEMPTS:
             why = f"Tried {failures} times; the next poll asks again."
-        elif delay <= deadline.left():
+        elif delay < deadline.left():
             self._sleep(delay)
             return
         elif failure.retry_after:

@@ -6,8 +6,9 @@ log           the identities of the logs that were counted and sent
 problem       in which versions of a platform a problem was seen first and last
 observation   values out of logs that wait to become histograms at the end of the poll
 
-A log's identity is forgotten 90 days after the log was last seen, but never while its build is collected: as
-long as Apple may hand it over again. A problem is forgotten 180 days after it was last seen.
+A log's identity is forgotten 90 days after its build was last collected, or after the log was last seen if
+that was later: Apple may hand it over again. A problem is forgotten 180 days after it was last seen. Both by
+`State.finish_run`.
 """
 
 from __future__ import annotations
@@ -23,21 +24,20 @@ from exporter.convert.distributions import Window
 from exporter.otlp.encode import Body
 from exporter.state.state import Execute, Kind, Source, State, owe, remember_windows
 
-_DAY = 24 * 3600 * 10**9
-_FORGET_LOGS = 90 * _DAY
-_FORGET_PROBLEMS = 180 * _DAY
 _APP = "(account, app_id) = (?, ?)"
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A signature of a build; `pending` while its logs have to be downloaded, being new or of new weight."""
+    """A signature of a build; `logged` once its logs were downloaded, `pending` while they have to be, being
+    new or of new weight."""
 
     build_id: str
     id: str
     type: str
     text: str
     weight: float | None
+    logged: bool
     pending: bool
 
 
@@ -59,11 +59,16 @@ class Diagnostics:
         )
         return [Build(*json.loads(record)) for (record,) in rows]
 
-    def hold_builds(self, account: str, app_id: str, kind: Kind, builds: Sequence[Build]) -> None:
-        """Collect the signatures (or metrics) of these builds and no others, whose gauges are forgotten."""
+    def hold_builds(self, account: str, app_id: str, kind: Kind, builds: Sequence[Build], at: int) -> None:
+        """Collect the signatures (or metrics) of these builds and no others, whose gauges are forgotten.
+
+        The identities of logs are kept for the stated time from now on (`at`, in nanoseconds), should a build
+        come back: when they were downloaded may be long ago.
+        """
         held = "SELECT id FROM build WHERE (account, app_id, kind) = (?, ?, ?)"
         of_kind = account, app_id, kind
         with self._state._transaction() as execute:
+            before = {build_id for (build_id,) in execute(held, *of_kind)}
             execute("DELETE FROM build WHERE (account, app_id, kind) = (?, ?, ?)", *of_kind)
             for place, build in enumerate(builds):
                 record = json.dumps(astuple(build))
@@ -76,26 +81,28 @@ class Diagnostics:
                     *of_kind,
                 )
             if kind == "signatures":
-                execute(
-                    f"DELETE FROM signature WHERE {_APP} AND build_id NOT IN ({held})",  # noqa: S608
-                    account,
-                    app_id,
-                    *of_kind,
-                )
+                for build_id in before - {build.id for build in builds}:
+                    of_build = account, app_id, build_id
+                    execute("DELETE FROM signature WHERE (account, app_id, build_id) = (?, ?, ?)", *of_build)
+                    execute(
+                        "UPDATE log SET seen_at = ? WHERE (account, app_id, build_id) = (?, ?, ?)",
+                        at,
+                        *of_build,
+                    )
 
     # Signatures
 
     def signatures(self, account: str, app_id: str) -> list[Known]:
         """The signatures of all builds."""
         rows = self._state._rows(
-            "SELECT build_id, id, type, text, weight, NOT logged OR logged_weight IS NOT weight"
+            "SELECT build_id, id, type, text, weight, logged, NOT logged OR logged_weight IS NOT weight"
             " FROM signature WHERE (account, app_id) = (?, ?)",
             account,
             app_id,
         )
         return [
-            Known(build_id, signature_id, kind, text, weight, bool(pending))
-            for build_id, signature_id, kind, text, weight, pending in rows
+            Known(build_id, signature_id, kind, text, weight, bool(logged), bool(pending))
+            for build_id, signature_id, kind, text, weight, logged, pending in rows
         ]
 
     def put_signatures(self, execute: Execute, source: Source, signatures: Iterable[Signature]) -> None:
@@ -151,7 +158,7 @@ class Diagnostics:
         problems: Mapping[str, Versions],
         at: int,
     ) -> None:
-        """Problems seen now, with the versions known by now; those long unseen are forgotten."""
+        """Problems seen now, with the versions known by now."""
         for problem, versions in problems.items():
             execute(
                 "INSERT OR REPLACE INTO problem VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -162,7 +169,6 @@ class Diagnostics:
                 *versions,
                 at,
             )
-        execute(f"DELETE FROM problem WHERE {_APP} AND seen_at < ?", account, app_id, at - _FORGET_PROBLEMS)  # noqa: S608
 
     # Logs
 
@@ -216,16 +222,6 @@ class Diagnostics:
                 )
             self._put_problems(execute, account, app_id, platform, problems, observed_at)
             self._set_logged(execute, account, app_id, signature_id)
-            execute(
-                f"DELETE FROM log WHERE {_APP} AND seen_at < ?"  # noqa: S608
-                " AND build_id NOT IN (SELECT id FROM build"
-                " WHERE (account, app_id, kind) = (?, ?, 'signatures'))",
-                account,
-                app_id,
-                observed_at - _FORGET_LOGS,
-                account,
-                app_id,
-            )
         return given_up
 
     def no_logs(self, account: str, app_id: str, signature_id: str) -> None:

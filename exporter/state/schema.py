@@ -96,4 +96,11 @@ MIGRATIONS = (
         DROP TABLE attempt;
         """,
     ),
+    (
+        "costs",
+        """
+        ALTER TABLE step ADD COLUMN cost INTEGER NOT NULL DEFAULT 1;
+        CREATE INDEX outbox_signal ON outbox (signal);
+        """,
+    ),
 )

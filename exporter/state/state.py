@@ -24,22 +24,26 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
+from itertools import accumulate, chain
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from exporter.appstore.plan import Key, Past
 from exporter.convert.distributions import Window
 from exporter.convert.insights import Finding
 from exporter.errors import StateError
-from exporter.otlp.encode import Body
+from exporter.otlp.encode import Body, Signal
 from exporter.state.schema import MIGRATIONS
 
 _HOUR = 3600.0
 _DAY = 24 * 3600
 _FORGET_WINDOWS = 90 * _DAY * 10**9  # a series not seen for 90 days starts anew
+FORGET_LOGS = 90 * _DAY * 10**9
+FORGET_PROBLEMS = 180 * _DAY * 10**9
 _FORGET_STEPS = 30 * _DAY  # what was neither asked for nor waited for is no longer wanted
 
-MOST_EVENTS = 10_000
+MOST_EVENTS = 10_000  # requests that an app is owed
+MOST_EVENT_BYTES = 200 << 20  # of them, uncompressed
 
 Execute = Callable[..., sqlite3.Cursor]
 Kind = Literal["metrics", "signatures", "overview"]
@@ -189,6 +193,7 @@ class State:
         gauges: Iterable[Body],
         owed: Iterable[Body] = (),
         owed_at: int = 0,
+        events: Iterable[Body] = (),
         windows: Mapping[bytes, Window] | None = None,
         seen: Iterable[bytes] = (),
         findings: Iterable[Finding] = (),
@@ -199,7 +204,8 @@ class State:
 
         Args:
             gauges: replace the source's snapshot; dated `observed_at`.
-            owed: distributions and events, for the outbox; windows end at `owed_at`, events are dated so.
+            owed: distributions, for the outbox; their windows end at `owed_at`.
+            events: for the outbox too; dated `observed_at`.
             windows: of the distributions in `owed`.
             seen: the identities of all distributions in the answer; those long unseen are forgotten.
             findings: replace those of the source.
@@ -218,7 +224,8 @@ class State:
                     body.points,
                     body.data,
                 )
-            given_up = owe(execute, *app, owed, owed_at)
+            owe(execute, *app, owed, owed_at)
+            given_up = owe(execute, *app, events, observed_at)
             remember_windows(execute, source, windows or {}, seen, observed_at)
             if source.kind == "metrics":
                 execute("DELETE FROM finding WHERE (account, app_id, build_id) = (?, ?, ?)", *source[:3])
@@ -251,13 +258,22 @@ class State:
 
     # What is to be delivered
 
-    def outbox(self) -> Iterator[Item]:
-        """What is owed, oldest first; read one by one, so that a long outbox does not fill the memory."""
-        return self._items("outbox", "account, app_id, '', 'metrics', stamp, 0, signal")
+    def outbox(self, *signals: Signal) -> Iterator[Item]:
+        """What is owed of these signals, by default of all; oldest first.
+
+        Read one by one, so that a long outbox does not fill the memory.
+        """
+        wanted = signals or get_args(Signal)
+        ids = chain.from_iterable(
+            self._rows("SELECT id FROM outbox WHERE signal = ?", signal) for signal in wanted
+        )
+        columns = "account, app_id, '', 'metrics', stamp, 0, signal"
+        return self._items("outbox", columns, sorted(row_id for (row_id,) in ids))
 
     def snapshot(self) -> Iterator[Item]:
         """The newest gauges of all sources."""
-        return self._items("snapshot", "account, app_id, build_id, kind, stamp, sent, 'metrics'")
+        ids = [row_id for (row_id,) in self._rows("SELECT id FROM snapshot ORDER BY id")]
+        return self._items("snapshot", "account, app_id, build_id, kind, stamp, sent, 'metrics'", ids)
 
     def acknowledge(self, items: Iterable[Item]) -> None:
         """The endpoint took these: outbox rows go, snapshot rows are no longer new."""
@@ -284,39 +300,43 @@ class State:
         """How many items are owed."""
         return int(self._rows("SELECT count(*) FROM outbox")[0][0])
 
-    def owed_since(self) -> list[tuple[str, str, list[int]]]:
+    def owed_since(self, signal: Signal) -> list[tuple[str, str, list[int]]]:
         """(account, app id, the times of what is owed, ascending) for each app that is owed something."""
         owed: dict[tuple[str, str], list[int]] = {}
         for account, app_id, stamp in self._rows(
-            "SELECT DISTINCT account, app_id, stamp FROM outbox ORDER BY stamp"
+            "SELECT DISTINCT account, app_id, stamp FROM outbox WHERE signal = ? ORDER BY stamp", signal
         ):
             owed.setdefault((account, app_id), []).append(stamp)
         return [(*app, stamps) for app, stamps in owed.items()]
 
-    def move_windows(
-        self, account: str, app_id: str, times: Mapping[int, int], restamp: Callable[[Body], Body]
+    def move(
+        self,
+        account: str,
+        app_id: str,
+        signal: Signal,
+        times: Mapping[int, int],
+        restamp: Callable[[Body], Body],
     ) -> None:
         """Give what an app is owed new times: old time → new time, bodies by `restamp`.
 
-        The windows of distributions move along, but for those that were delivered already: an event of the
-        same time may be owed for longer.
+        The windows of distributions move along with the metrics.
         """
+        app = account, app_id
         with self._transaction() as execute:
             rows = execute(
-                "SELECT id, stamp, points, signal, body FROM outbox WHERE (account, app_id) = (?, ?)",
-                account,
-                app_id,
+                "SELECT id, stamp FROM outbox WHERE (account, app_id, signal) = (?, ?, ?)", *app, signal
             ).fetchall()
-            for row_id, stamp, points, signal, body in rows:
-                data = restamp(Body(bytes(body), points, signal)).data
-                execute("UPDATE outbox SET stamp = ?, body = ? WHERE id = ?", times[stamp], data, row_id)
-            owed = {stamp for _, stamp, _, signal, _ in rows if signal == "metrics"}
-            for old, new in sorted(((old, times[old]) for old in owed), reverse=True):  # none is moved twice
+            for row_id, stamp in rows:
+                if stamp in times:
+                    ((points, body),) = execute("SELECT points, body FROM outbox WHERE id = ?", row_id)
+                    data = restamp(Body(bytes(body), points, signal)).data
+                    execute("UPDATE outbox SET stamp = ?, body = ? WHERE id = ?", times[stamp], data, row_id)
+            for old, new in sorted(times.items(), reverse=True) if signal == "metrics" else ():
+                # From the newest on, so that none is moved twice.
                 execute(
                     "UPDATE window SET ended_at = ? WHERE (account, app_id, ended_at) = (?, ?, ?)",
                     new,
-                    account,
-                    app_id,
+                    *app,
                     old,
                 )
 
@@ -325,26 +345,51 @@ class State:
     def past(self, account: str) -> dict[Key, Past]:
         """What became of the steps of an account."""
         rows = self._rows(
-            "SELECT app_id, what, id, asked_at, waits_since, refused_at FROM step WHERE account = ?", account
+            "SELECT app_id, what, id, asked_at, waits_since, refused_at, cost FROM step WHERE account = ?",
+            account,
         )
         return {Key(*row[:3]): Past(*row[3:]) for row in rows}
 
     def asked(self, account: str, key: Key, at: float) -> None:
         """Something is about to be asked for: it waits no longer."""
         with self._transaction() as execute:
-            execute("INSERT OR REPLACE INTO step VALUES (?, ?, ?, ?, ?, NULL, NULL)", account, *key, at)
+            execute(
+                "INSERT INTO step (account, app_id, what, id, asked_at) VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT DO UPDATE"
+                " SET asked_at = excluded.asked_at, waits_since = NULL, refused_at = NULL",
+                account,
+                *key,
+                at,
+            )
+
+    def took(self, account: str, key: Key, requests: int) -> None:
+        """How many requests something that was asked for took."""
+        with self._transaction() as execute:
+            execute(
+                "INSERT INTO step (account, app_id, what, id, cost) VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET cost = excluded.cost",
+                account,
+                *key,
+                requests,
+            )
 
     def refused(self, account: str, key: Key, at: float) -> None:
-        """App Store Connect does not offer what was asked for."""
+        """App Store Connect does not offer what was just asked for, or sent what nobody can read."""
         with self._transaction() as execute:
-            execute("INSERT OR REPLACE INTO step VALUES (?, ?, ?, ?, ?, NULL, ?)", account, *key, at, at)
+            execute(
+                "UPDATE step SET refused_at = ? WHERE (account, app_id, what, id) = (?, ?, ?, ?)",
+                at,
+                account,
+                *key,
+            )
 
     def deferred(self, account: str, keys: Iterable[Key], at: float) -> None:
         """These have to wait; those that wait already do so since then."""
         with self._transaction() as execute:
             for key in keys:
                 execute(
-                    "INSERT INTO step VALUES (?, ?, ?, ?, NULL, ?, NULL) ON CONFLICT DO UPDATE"
+                    "INSERT INTO step (account, app_id, what, id, waits_since) VALUES (?, ?, ?, ?, ?)"
+                    " ON CONFLICT DO UPDATE"
                     " SET waits_since = coalesce(waits_since, excluded.waits_since)",
                     account,
                     *key,
@@ -372,13 +417,24 @@ class State:
                 account,
                 at - _FORGET_STEPS,
             )
-            for table in ("signature", "build"):  # of apps that are no longer wanted
+            for table in ("signature", "build", "observation"):  # of apps that are no longer wanted
                 execute(
                     f"DELETE FROM {table} WHERE account = ?"  # noqa: S608
                     " AND app_id NOT IN (SELECT app_id FROM source WHERE account = ?)",
                     account,
                     account,
                 )
+            self._forget(execute, round(at * 10**9))
+
+    def _forget(self, execute: Execute, now: int) -> None:
+        """What was not seen for long, whichever account it is of."""
+        execute("DELETE FROM window WHERE seen_at < ?", now - _FORGET_WINDOWS)
+        execute("DELETE FROM problem WHERE seen_at < ?", now - FORGET_PROBLEMS)
+        execute(
+            "DELETE FROM log WHERE seen_at < ? AND build_id NOT IN"
+            " (SELECT id FROM build WHERE kind = 'signatures')",
+            now - FORGET_LOGS,
+        )
 
     def last_run(self, account: str) -> tuple[float, bytes] | None:
         """When an account was last polled, and the digest of the settings then."""
@@ -387,8 +443,7 @@ class State:
 
     # SQLite
 
-    def _items(self, table: str, columns: str) -> Iterator[Item]:
-        ids = [row_id for (row_id,) in self._rows(f"SELECT id FROM {table} ORDER BY id")]  # noqa: S608
+    def _items(self, table: str, columns: str, ids: Iterable[int]) -> Iterator[Item]:
         for row_id in ids:
             query = f"SELECT {columns}, body, points FROM {table} WHERE id = ?"  # noqa: S608
             for *source, stamp, sent, signal, body, points in self._rows(query, row_id):
@@ -449,10 +504,12 @@ class State:
 def owe(execute: Execute, account: str, app_id: str, bodies: Iterable[Body], stamp: int) -> int:
     """Put bodies into the outbox; gives the number of events that were given up.
 
-    Events may be refused for months, by a Collector without a pipeline for logs. Of an app's bodies of events
-    the newest MOST_EVENTS stay, one for each signature and poll; the rest is given up.
+    Events may be refused for months, by a Collector without a pipeline for logs. Of an app's bodies of
+    events, one for each signature and poll, the newest MOST_EVENTS stay, or fewer where these have more than
+    MOST_EVENT_BYTES; the rest is given up.
     """
-    for body in bodies:
+    owed = list(bodies)
+    for body in owed:
         execute(
             "INSERT INTO outbox (account, app_id, stamp, points, body, signal) VALUES (?, ?, ?, ?, ?, ?)",
             account,
@@ -462,13 +519,23 @@ def owe(execute: Execute, account: str, app_id: str, bodies: Iterable[Body], sta
             body.data,
             body.signal,
         )
-    too_old = execute(
-        "SELECT id, points FROM outbox WHERE (account, app_id, signal) = (?, ?, 'logs')"
-        " ORDER BY id DESC LIMIT -1 OFFSET ?",
+    return _give_up(execute, account, app_id) if any(body.signal == "logs" for body in owed) else 0
+
+
+def _give_up(execute: Execute, account: str, app_id: str) -> int:
+    """Delete the oldest events beyond what may be owed; gives their number."""
+    rows = execute(
+        "SELECT id, points, length(body) FROM outbox WHERE (account, app_id, signal) = (?, ?, 'logs')"
+        " ORDER BY id DESC",
         account,
         app_id,
-        MOST_EVENTS,
     ).fetchall()
+    sizes = accumulate(size for _, _, size in rows)
+    too_old = [
+        (row_id, events)
+        for place, ((row_id, events, _), size) in enumerate(zip(rows, sizes, strict=True))
+        if place >= MOST_EVENTS or (size > MOST_EVENT_BYTES and place > 0)
+    ]
     for row_id, _ in too_old:
         execute("DELETE FROM outbox WHERE id = ?", row_id)
     return sum(events for _, events in too_old)
@@ -492,7 +559,6 @@ def remember_windows(
         execute(
             "UPDATE window SET seen_at = ? WHERE (account, app_id, series) = (?, ?, ?)", at, *app, identity
         )
-    execute("DELETE FROM window WHERE (account, app_id) = (?, ?) AND seen_at < ?", *app, at - _FORGET_WINDOWS)
 
 
 def recent_requests(path: Path, key_id: str, since: float) -> list[float]:

@@ -53,9 +53,11 @@ def test_each_platform_has_its_versions() -> None:
     assert newest([mac, ios, *other], versions=2) == ["i", "j", "m", "n"]
 
 
-def test_a_hotfix_of_an_old_version_is_the_newest() -> None:
-    """Versions are ordered by upload, not by number: 1.9.1 after 2.0 is what came last."""
-    assert newest([build("b", "1.9.1", 20), build("a", "2.0", 10)]) == ["b", "a"]
+def test_a_hotfix_of_an_old_version_is_not_the_newest() -> None:
+    """Versions are ordered by number, as those of the metrics are: 2.0 before 1.9.1, and 1.10 before 1.9."""
+    assert newest([build("b", "1.9.1", 20), build("a", "2.0", 10)]) == ["a", "b"]
+    assert newest([build("b", "1.9.1", 20), build("a", "2.0", 10)], versions=1) == ["a"]
+    assert newest([build("b", "1.9", 20), build("a", "1.10", 10)]) == ["a", "b"]
 
 
 def test_testflight_builds_count_on_request_only() -> None:
@@ -78,12 +80,6 @@ def test_a_released_version_is_represented_by_what_was_released(testflight: bool
         build("a", "2.0", 10, released=False),
     ]
     assert newest(builds, testflight=testflight) == ["b"]
-
-
-def test_the_released_build_gives_its_version_the_place() -> None:
-    """A late test build of an old version does not put the old version in front."""
-    builds = [build("c", "1.0", 30, released=False), build("b", "2.0", 20), build("a", "1.0", 10)]
-    assert newest(builds, testflight=True) == ["b", "a"]
 
 
 def test_a_released_build_counts_after_it_expired() -> None:
@@ -119,12 +115,19 @@ def test_a_build_without_version_or_platform_is_left_out(version: str, platform:
     assert complete(builds, versions=1, testflight=False)
 
 
-def test_without_upload_times_the_list_has_the_order() -> None:
-    """An unknown time leaves a build where it was listed, among known ones too."""
-    assert newest([build("c", "3"), build("b", "2"), build("a", "1")]) == ["c", "b", "a"]
-    assert newest([build("c", "3"), build("b", "2", 20), build("a", "1", 10)]) == ["c", "b", "a"]
-    assert newest([build("c", "3", 30), build("b", "2"), build("a", "1", 10)]) == ["c", "b", "a"]
-    assert newest([build("a", "1", 10), build("b", "2", 20), build("c", "3", 20)]) == ["b", "c", "a"]
+@pytest.mark.parametrize(
+    ("times", "stands"),
+    [
+        ((None, None, None), "a"),
+        ((None, 20.0, 10.0), "a"),
+        ((30.0, None, 10.0), "a"),
+        ((10.0, 20.0, 20.0), "b"),
+        ((10.0, None, 20.0), "c"),
+    ],
+)
+def test_without_upload_times_the_list_has_the_order(times: tuple[float | None, ...], stands: str) -> None:
+    """An unknown time leaves a build where it was listed; the last uploaded one stands for its version."""
+    assert newest([build(name, "1.0", at) for name, at in zip("abc", times, strict=True)]) == [stands]
 
 
 def test_a_listing_is_complete_when_every_platform_is() -> None:
@@ -171,9 +174,9 @@ def test_what_is_found_holds_for_any_builds(builds: list[Build], versions: int, 
     assert len({(one.platform, one.version) for one in found}) == len(found)
     assert all(one.released is not False or (testflight and not one.expired) for one in found)
     for platform in ("IOS", "MAC_OS"):
-        times = [one.uploaded_at or 0.0 for one in found if one.platform == platform]
-        assert len(times) <= versions
-        assert times == sorted(times, reverse=True)
+        numbers = [one.version for one in found if one.platform == platform]
+        assert len(numbers) <= versions
+        assert numbers == sorted(numbers, reverse=True)
     assert [one.platform for one in found] == sorted(one.platform for one in found)
 
 

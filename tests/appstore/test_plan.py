@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -98,8 +98,11 @@ def test_what_was_asked_for_longest_ago_comes_first(asked_at: dict[str, float], 
     assert order([Step("metrics", app) for app in (C, A, B)], past) == [f"metrics {app}" for app in expected]
 
 
-def test_what_has_waited_for_more_than_a_day_comes_first() -> None:
-    """The longest wait leads, whatever is being waited for; a day is not yet more than a day."""
+def test_what_has_waited_for_more_than_a_day_takes_turns() -> None:
+    """The longest wait leads, whatever is being waited for, then the most important, then the next wait.
+
+    A day is not yet more than a day.
+    """
     past = {
         ONE_OF_EACH[5].key: Past(NOW, NOW - DAY - 1),
         ONE_OF_EACH[4].key: Past(None, NOW - 3 * DAY),
@@ -107,8 +110,8 @@ def test_what_has_waited_for_more_than_a_day_comes_first() -> None:
     }
     assert order(ONE_OF_EACH, past) == [
         "logs s1",
-        "build_metrics b1",
         "metrics a",
+        "build_metrics b1",
         "overview a",
         "builds a",
         "signatures a",
@@ -144,13 +147,35 @@ def test_when_to_ask_again_for_what_was_refused(ago: float | None, offered: bool
 
 @pytest.mark.parametrize(
     ("allowance", "done", "cost"),
-    [(-1, 0, 0), (0, 0, 0), (1, 1, 1), (3, 3, 3), (5, 3, 3), (6, 4, 6), (7, 5, 7), (8, 6, 8), (99, 6, 8)],
+    [(-1, 0, 0), (0, 0, 0), (1, 1, 1), (3, 3, 3), (6, 4, 6), (7, 5, 7), (8, 6, 8), (99, 6, 8)],
 )
 def test_the_budget_cuts_the_end(allowance: int, done: int, cost: int) -> None:
     """Steps are taken until one does not fit; that one and all after it wait, even if they would fit."""
     planned = plan(ONE_OF_EACH, {}, NOW, allowance)
     assert planned == Plan(ONE_OF_EACH[:done], ONE_OF_EACH[done:])
     assert planned.cost == cost
+
+
+@pytest.mark.parametrize("allowance", [4, 5])
+def test_signatures_are_asked_for_as_far_as_the_budget_goes(allowance: int) -> None:
+    """Of one app's builds those that fit are asked about, in their order; the others wait, and all after."""
+    whole, now = ONE_OF_EACH[3], allowance - 3
+    first = replace(whole, builds=whole.builds[:now], cost=now)
+    later = replace(whole, builds=whole.builds[now:], cost=3 - now)
+    planned = plan(ONE_OF_EACH, {}, NOW, allowance)
+    assert planned == Plan((*ONE_OF_EACH[:3], first), (later, *ONE_OF_EACH[4:]))
+    assert planned.cost == allowance
+    assert first.key == later.key == whole.key
+
+
+@pytest.mark.parametrize("allowance", [1, 4, 9, 10])
+def test_what_no_budget_suffices_for_is_set_aside(allowance: int) -> None:
+    """A listing of ten pages does not hold up the others where all of the budget is less."""
+    large = Step("builds", B, cost=5)
+    steps = [large, *(Step("metrics", App(str(number), "", "")) for number in range(4)), Step("logs", B)]
+    planned = plan(steps, {}, NOW, allowance)
+    assert planned.cost == allowance
+    assert (large in planned.steps) == (allowance >= 9)
 
 
 def test_no_steps_no_plan() -> None:
@@ -174,16 +199,20 @@ def test_what_a_step_is_known_by(step: Step, key: Key, text: str) -> None:
 
 steps_drawn = st.lists(
     st.builds(
-        Step,
-        st.sampled_from(IMPORTANCE),
-        st.sampled_from([A, B, C]),
-        cost=st.integers(1, 5),
-        builds=st.sampled_from([(build(1),), (build(2),), (build(3), build(1))]),
-        signature=st.sampled_from(["", "s1", "s2"]),
-        weight=st.sampled_from([0.0, 0.5, 50.0]),
-        age=st.integers(0, 2),
+        lambda step: replace(step, cost=len(step.builds)) if step.what == "signatures" else step,
+        st.builds(
+            Step,
+            st.sampled_from(IMPORTANCE),
+            st.sampled_from([A, B, C]),
+            cost=st.integers(1, 5),
+            builds=st.sampled_from([(build(1),), (build(2),), (build(3), build(1))]),
+            signature=st.sampled_from(["", "s1", "s2"]),
+            weight=st.sampled_from([0.0, 0.5, 50.0]),
+            age=st.integers(0, 2),
+        ),
     ),
     max_size=15,
+    unique_by=lambda step: step.key,
 )
 times = st.none() | st.floats(NOW - 3 * DAY, NOW + DAY)
 
@@ -198,9 +227,13 @@ def test_each_step_is_planned_once_within_the_budget(
     allowance = data.draw(st.integers(-2, 60))
     planned = plan(steps, past, NOW, allowance)
     assert planned.cost <= max(0, allowance)
-    assert sorted(map(repr, planned.steps + planned.deferred)) == sorted(map(repr, steps))
-    if len({step.key for step in steps}) == len(steps):
-        assert plan(data.draw(st.permutations(steps)), past, NOW, allowance) == planned
+    found = planned.steps + planned.deferred
+    assert {step.key for step in found} == {step.key for step in steps}
+    assert sum(step.cost for step in found) == sum(step.cost for step in steps)
+    assert len(found) - len(steps) == len(
+        {step.key for step in planned.steps} & {d.key for d in planned.deferred}
+    )
+    assert plan(data.draw(st.permutations(steps)), past, NOW, allowance) == planned
 
 
 @settings(deadline=None)
@@ -288,11 +321,7 @@ class Polls:
 
     def poll(self, number: int, now: float, allowance: int) -> None:
         agenda = Agenda(self.past, now)
-        known = [step for app in self.apps for step in self.known(app)]
-        first = IMPORTANCE[:3]
-        agenda.add(
-            step for step in known if step.what in first or is_overdue(self.past.get(step.key, NOTHING), now)
-        )
+        agenda.add(step for app in self.apps for step in self.known(app))
         while (step := agenda.pop()) is not None:
             if step.cost > allowance:
                 for waiting in [step, *agenda.rest()]:
@@ -330,3 +359,12 @@ def test_the_important_is_not_crowded_out() -> None:
         polls.poll(number, NOW + number * 6 * HOUR, 30)
     metrics = [number for number, key in polls.asked if key == Key("a", "metrics")]
     assert len(metrics) > 30
+
+
+def test_what_is_overdue_does_not_crowd_out_the_important() -> None:
+    """A first start with far more logs than budget: the metrics come in every poll all the same."""
+    polls = Polls((A,), signatures=150)
+    for number in range(30):
+        polls.poll(number, NOW + number * 6 * HOUR, 12)
+    assert [number for number, key in polls.asked if key == Key("a", "metrics")] == list(range(30))
+    assert len({key for _, key in polls.asked if key.what == "logs"}) == 150

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.service.scripted import ScriptedWorld
 from tests.service.service_world import World
 
 
@@ -19,3 +20,10 @@ def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
 @pytest.fixture
 def world(make_world: Callable[..., World]) -> World:
     return make_world()
+
+
+@pytest.fixture
+def make_scripted(tmp_path: Path) -> Iterator[Callable[..., ScriptedWorld]]:
+    """Makes worlds in which a script answers for App Store Connect; closed after the test."""
+    with ExitStack() as stack:
+        yield lambda **overrides: stack.enter_context(ScriptedWorld(tmp_path, **overrides))

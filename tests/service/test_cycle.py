@@ -255,15 +255,16 @@ def test_an_app_store_that_is_down_ends_the_poll_early(world: World) -> None:
 
 
 def test_an_app_without_data_is_no_failure(make_world: MakeWorld) -> None:
-    """Too little usage answers with an empty document: stored as no series, and the old ones go."""
+    """Too little usage answers with an empty document: the old series go; those of insights go to 0 first."""
     world = make_world()
     world.poll()
     empty = b'{"productData":[],"insights":{"trendingUp":[],"regressions":[]},"version":"1.0.0"}'
-    world.appstore.fail(METRICS_PATH, Fault(body=empty))
-    report = world.poll()
-    assert report.outcome == "ok"
+    world.appstore.fail(METRICS_PATH, Fault(body=empty), times=3)
+    for _ in range(3):
+        assert world.poll().outcome == "ok"
+        left = world.state.series(LARKSPUR)
     assert LARKSPUR not in stored(world)
-    assert world.state.series(LARKSPUR) == 0
+    assert left == 0
 
 
 # Which apps
@@ -377,7 +378,10 @@ def test_over_budget_the_longest_unasked_come_first(make_world: MakeWorld) -> No
     (left,) = report.deferred
     assert str(left) == "metrics of com.example.tidepool"
     (line,) = world.log.of("cycle.deferred")
-    assert line.fields["waits_for_next_poll"] == [str(left)]
+    assert line.fields["waits_for_next_poll"] == {"com.example.tidepool": {"metrics": 1}}
+    assert line.fields["of"] == {"metrics": 1}
+    assert line.fields["allowance"] == 2  # the listing took one
+    assert line.fields["oldest_wait_hours"] is None
     world.clock.now += HOUR + 1
     report = world.poll()
     assert asked(world)[4].split("/")[3] == TIDEPOOL.app_id

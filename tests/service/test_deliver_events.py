@@ -367,22 +367,23 @@ def test_an_event_keeps_its_time_across_retries(make_bench: MakeBench, receiver:
 def test_events_that_waited_too_long_move_and_stay_in_order(
     make_bench: MakeBench, receiver: OtlpReceiver
 ) -> None:
-    """After hours they come in order, at times that backends take, and still seen when they were."""
+    """After twelve hours an event moves to now, not before; in their order, and still seen when they were."""
     receiver.answer(OtlpFault(status=404, path=LOGS), times=3)
     bench = make_bench(receiver)
-    for number in range(3):
+    owed_at = (0, HOUR, 6 * HOUR)
+    for number, after in enumerate(owed_at):
+        bench.clock.now = NOW + after
         bench.owe(f"{number}a", f"{number}b")
         bench.deliver()
-        bench.clock.now += 2 * HOUR
+    bench.clock.now = NOW + 13.5 * HOUR
     delivery = bench.deliver()
     assert (delivery.outcome, delivery.events_accepted) == ("ok", 6)
     assert texts(receiver) == ["0a", "0b", "1a", "1b", "2a", "2b"]
-    now = round(bench.clock.now * SECOND)
-    assert [record.time_unix_nano - now for record in receiver.records] == [
-        -number * SECOND for number in (2, 2, 1, 1, 0, 0)
+    assert [record.time_unix_nano for record in receiver.records] == [
+        round((NOW + after) * SECOND) for after in (13.5 * HOUR, 13.5 * HOUR, 6 * HOUR) for _ in "ab"
     ]
     assert [record.observed_time_unix_nano for record in receiver.records] == [
-        round((NOW + number * 2 * HOUR) * SECOND) for number in (0, 0, 1, 1, 2, 2)
+        round((NOW + after) * SECOND) for after in owed_at for _ in "ab"
     ]
 
 

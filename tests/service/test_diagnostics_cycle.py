@@ -362,7 +362,7 @@ def test_two_builds_without_an_answer_end_the_listing_and_what_came_stays(make_w
 
 
 def test_logs_that_are_garbage_are_asked_for_again(make_world: MakeWorld) -> None:
-    """The failure names the signature; the next poll asks for it alone, and nothing is missing then."""
+    """The failure names the signature; a day later it is asked for alone, and nothing is missing then."""
     world = make_world(TIDEPOOL)
     spoilt = next(item for item in world.signatures() if world.appstore.store.logs(item.id, world.day))
     world.appstore.fail(f"/v1/diagnosticSignatures/{spoilt.id}/logs", GARBAGE)
@@ -370,19 +370,27 @@ def test_logs_that_are_garbage_are_asked_for_again(make_world: MakeWorld) -> Non
     assert [error.reason for error in report.failures] == ["bad_answer"]
     assert spoilt.id in str(report.failures[0])
     report, asked = world.poll_asking()
+    assert (report.outcome, logs_asked(asked)) == ("ok", [])
+    world.clock.now += DAY
+    report, asked = world.poll_asking()
     assert (report.outcome, logs_asked(asked)) == ("ok", [spoilt.id])
     world.delivered()
     world.assert_whole_truth_arrived()
 
 
 def test_logs_of_another_shape_are_a_failure_too(make_world: MakeWorld) -> None:
-    """JSON that is no `diagnosticLogs` costs the logs of that signature only, and is asked for again."""
+    """JSON that is no `diagnosticLogs` costs the logs of that signature only; a day later it is asked for."""
     world = make_world(TIDEPOOL)
     spoilt = world.signatures()[0]
     world.appstore.fail(f"/v1/diagnosticSignatures/{spoilt.id}/logs", Fault(body=b'{"productData": 7}'))
     report = world.poll()
     assert [error.reason for error in report.failures] == ["bad_answer"]
-    assert logs_asked(world.poll_asking()[1]) == [spoilt.id]
+    assert logs_asked(world.poll_asking()[1]) == []
+    world.clock.now += DAY
+    report, asked = world.poll_asking()
+    assert (report.outcome, logs_asked(asked)) == ("ok", [spoilt.id])
+    world.delivered()
+    world.assert_whole_truth_arrived()
 
 
 def test_logs_that_are_not_there_wait_for_a_new_weight(make_world: MakeWorld) -> None:
@@ -491,7 +499,7 @@ def test_events_that_are_given_up_are_told(make_world: MakeWorld) -> None:
     world = make_world()
     old = [Body(b"old", 2, "logs")] * MOST_EVENTS
     source = Source("main", HARBOUR, "1", "signatures")
-    world.state.store(source, "com.example.harbour", b"", 0, 0, gauges=[], owed=old)
+    world.state.store(source, "com.example.harbour", b"", 0, 0, gauges=[], events=old)
     report = world.poll()
     waiting = [item.body for item in world.state.outbox() if item.body.signal == "logs"]
     new = [body for body in waiting if body.data != b"old"]

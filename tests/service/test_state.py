@@ -173,6 +173,7 @@ def test_a_series_unseen_for_ninety_days_starts_anew(path: Path) -> None:
             state.store(
                 APP, "b", b"d", at, 1, gauges=[], owed=[], owed_at=at, windows=windows, seen=[*windows]
             )
+            state.finish_run("main", at / SECOND, b"")
         assert set(state.windows("main", "1")) == {b"steady"}
 
 
@@ -228,15 +229,20 @@ WRITES: dict[str, Callable[[State], object]] = {
     "replace_body": lambda state: state.replace_body(next(state.snapshot()), Body(b"mended", 1)),
     "replace_body by nothing": lambda state: state.replace_body(next(state.snapshot()), Body(b"", 0)),
     "keep_only": lambda state: state.keep_only(lambda answered: False),
-    "move_windows": lambda state: state.move_windows(
-        "main", "1", {AT: AT + 49, AT + 1: AT + 50}, lambda body: Body(body.data + b" moved", body.points)
+    "move": lambda state: state.move(
+        *("main", "1", "metrics"),
+        {AT: AT + 49, AT + 1: AT + 50},
+        lambda body: Body(body.data + b" moved", body.points),
     ),
     "add_request": lambda state: state.add_request("KEY", NOW + 7200),
     "finish_run": lambda state: state.finish_run("main", NOW + 1, b"other"),
     "asked": lambda state: state.asked("main", STEP, NOW),
     "refused": lambda state: state.refused("main", STEP, NOW),
+    "took": lambda state: state.took("main", STEP, 3),
     "deferred": lambda state: state.deferred("main", [STEP, Key("1", "logs", "s2")], NOW),
-    "hold_builds": lambda state: Diagnostics(state).hold_builds("main", "1", "signatures", [build("2.0")]),
+    "hold_builds": lambda state: Diagnostics(state).hold_builds(
+        "main", "1", "signatures", [build("2.0")], AT
+    ),
     "signatures": lambda state: store_signatures(state, "2.0", [("s1", 0.5)]),
     "touch_problems": lambda state: Diagnostics(state).touch_problems(
         "main", "1", "iOS", {"p": Versions("1.0", "3.0")}, AT
@@ -262,9 +268,10 @@ def test_a_write_happens_whole_or_not_at_all(path: Path, write: str, error: Exce
         state = State(path)
         store(state)
         state.add_request("KEY", NOW)
-        Diagnostics(state).hold_builds("main", "1", "signatures", [build("1.0")])
+        Diagnostics(state).hold_builds("main", "1", "signatures", [build("1.0")], AT)
         store_signatures(state, "1.0", [("s0", 0.1)])
         store_logs(state, "s3", [b"before"])
+        state.asked("main", STEP, NOW - 1)
         state.finish_run("main", NOW, b"settings")
         return state
 
@@ -345,22 +352,26 @@ def test_builds_that_are_no_longer_held_leave_nothing_but_what_was_sent(path: Pa
     day = 24 * 3600 * SECOND
     with closing(State(path)) as state:
         diagnostics = Diagnostics(state)
-        diagnostics.hold_builds("main", "1", "signatures", [build("2.0"), build("1.0")])
+        diagnostics.hold_builds("main", "1", "signatures", [build("2.0"), build("1.0")], AT)
         assert diagnostics.builds("main", "1") == [build("2.0"), build("1.0")]
         store_signatures(state, "2.0", [("s1", 0.5)])
         store_signatures(state, "1.0", [("s0", 0.5)])
         store_logs(state, "s1", [b"log"])
         store_logs(state, "s1", [b"of a held build"], AT + 365 * day)
         assert diagnostics.seen("main", "1") == {b"log", b"of a held build"}
-        diagnostics.hold_builds("main", "1", "signatures", [build("1.0")])
+        state.store(APP, "b", b"d", AT, 1, gauges=[])  # the app is still wanted
+        left_at = AT + 400 * day
+        diagnostics.hold_builds("main", "1", "signatures", [build("1.0")], left_at)
         assert {known.id for known in diagnostics.signatures("main", "1")} == {"s0"}
-        assert {answered.source.build_id for answered in state.answered()} == {"build 1.0"}
+        assert {answered.source.build_id for answered in state.answered()} == {"build 1.0", ""}
         assert {item.source.build_id for item in state.snapshot()} == {"build 1.0"}
-        store_logs(state, "s0", [b"new"], AT + (365 + 89) * day)
-        assert diagnostics.seen("main", "1") == {b"of a held build", b"new"}
-        assert diagnostics.problems("main", "1", "iOS") == {"p": Versions("1.0", "2.0")}
-        diagnostics.touch_problems("main", "1", "iOS", {}, AT + (365 + 89 + 181) * day)
-        assert diagnostics.problems("main", "1", "iOS") == {}
+        for days, seen in ((89, {b"log", b"of a held build"}), (91, set())):
+            state.finish_run("main", left_at / SECOND + days * 24 * 3600, b"")
+            assert diagnostics.seen("main", "1") == seen
+        diagnostics.touch_problems("main", "1", "iOS", {"p": Versions("1.0", "2.0")}, left_at)
+        for days, problems in ((179, {"p": Versions("1.0", "2.0")}), (181, {})):
+            state.finish_run("main", left_at / SECOND + days * 24 * 3600, b"")
+            assert diagnostics.problems("main", "1", "iOS") == problems
 
 
 def test_observations_wait_until_they_are_flushed(path: Path) -> None:
@@ -388,11 +399,16 @@ def test_a_step_waits_since_it_was_first_put_off(path: Path) -> None:
         state.deferred("main", [STEP, other], NOW + 10)
         assert state.past("main") == {STEP: Past(None, NOW, None), other: Past(None, NOW + 10, None)}
         state.asked("main", STEP, NOW + 20)
+        state.asked("main", other, NOW + 30)
         state.refused("main", other, NOW + 30)
+        state.took("main", other, 3)
         assert state.past("main") == {
             STEP: Past(NOW + 20, None, None),
-            other: Past(NOW + 30, None, NOW + 30),
+            other: Past(NOW + 30, None, NOW + 30, 3),
         }
+        state.deferred("main", [other], NOW + 40)
+        state.asked("main", other, NOW + 50)
+        assert state.past("main")[other] == Past(NOW + 50, None, None, 3)
         state.finish_run("main", NOW + 25 + 30 * 24 * 3600, b"")
         assert set(state.past("main")) == {other}
 
@@ -518,7 +534,11 @@ def test_each_migration_is_recorded_with_its_name(path: Path) -> None:
     for _ in range(2):
         State(path).close()
         with closing(sqlite3.connect(path)) as db:
-            assert db.execute("SELECT * FROM migration").fetchall() == [(1, "first"), (2, "diagnostics")]
+            assert db.execute("SELECT * FROM migration").fetchall() == [
+                (1, "first"),
+                (2, "diagnostics"),
+                (3, "costs"),
+            ]
 
 
 def test_a_file_being_made_when_the_process_ended_is_made_again(path: Path) -> None:
@@ -676,9 +696,8 @@ def test_moved_windows_move_once(path: Path) -> None:
             state.store(
                 APP, "b", b"d", at, 1, gauges=[], owed=owed, owed_at=at, windows=windows, seen=[series]
             )
-        state.move_windows(
-            "main", "1", {AT + SECOND: AT + 2 * SECOND, AT + 2 * SECOND: AT + 3 * SECOND}, lambda b: b
-        )
+        times = {AT + SECOND: AT + 2 * SECOND, AT + 2 * SECOND: AT + 3 * SECOND}
+        state.move("main", "1", "metrics", times, lambda b: b)
         assert [(item.body.data, item.stamp) for item in state.outbox()] == [
             (b"a", AT + 2 * SECOND),
             (b"b", AT + 3 * SECOND),
@@ -687,4 +706,4 @@ def test_moved_windows_move_once(path: Path) -> None:
             b"a": AT + 2 * SECOND,
             b"b": AT + 3 * SECOND,
         }
-        assert state.owed_since() == [("main", "1", [AT + 2 * SECOND, AT + 3 * SECOND])]
+        assert state.owed_since("metrics") == [("main", "1", [AT + 2 * SECOND, AT + 3 * SECOND])]

@@ -36,11 +36,11 @@ def test_delivered_windows_stay_while_the_events_beside_them_are_refused(
     before, owed = world.state.windows("main", HARBOUR), list(world.state.outbox())
     assert {item.body.signal for item in owed} == {"logs"}
     assert {window.ended_at for window in before.values()} & {item.stamp for item in owed}
-    world.clock.now += 2 * HOUR
+    world.clock.now += 13 * HOUR
     world.deliverer.deliver()
     assert world.log.of("delivery.restamped")
     assert world.state.windows("main", HARBOUR) == before
-    world.day, world.clock.now = 3.0, world.clock.now + 22 * HOUR
+    world.day, world.clock.now = 3.0, world.clock.now + 11 * HOUR
     again = world.poll()
     world.deliverer.deliver()
     assert_exactly_once(world.receiver)
@@ -55,7 +55,7 @@ def test_events_of_insights_and_of_logs_are_bounded_together(tmp_path: Path) -> 
     source = Source("main", "1", "b", "signatures")
     with closing(quick(State(tmp_path / "state.db"))) as state:
         insights = [Body(str(number).encode(), 1, "logs") for number in range(MOST_EVENTS)]
-        state.store(Source("main", "1"), "b", b"digest", AT, 1, gauges=[], owed=insights, owed_at=AT)
+        state.store(Source("main", "1"), "b", b"digest", AT, 1, gauges=[], events=insights)
         Diagnostics(state).store_logs(
             source,
             "s",

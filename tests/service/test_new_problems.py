@@ -1,0 +1,183 @@
+"""Which problems are new, which are the same, and what is remembered of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from exporter.errors import NotFound
+from exporter.sandbox.records import Record
+from tests.service.scripted import (
+    DAY,
+    Json,
+    Reply,
+    ScriptedWorld,
+    build,
+    frame,
+    log,
+    logs,
+    page,
+    signature,
+    unavailable,
+)
+from tests.service.service_world import HOUR
+
+MakeScripted = Callable[..., ScriptedWorld]
+NEW = "appstore.diagnostic.new"
+FINGERPRINT = "appstore.diagnostic.fingerprint"
+V1, V2, V3 = build("b1", "1.0", 100), build("b2", "2.0", 200), build("b3", "3.0", 300)
+
+
+def hang(world: ScriptedWorld, signature_id: str, function: str, version: str, weight: float = 0.5) -> Json:
+    """A signature, whose one log blames its function."""
+    found = log("Hang of 2 sec", frame(function), appVersion=version, platformArchitecture=signature_id)
+    world.script.logs_of[signature_id] = logs(signature_id, found)
+    return signature(signature_id, function, weight)
+
+
+def polled(world: ScriptedWorld, hours: float = 24.0) -> tuple[dict[str, float | None], dict[str, Record]]:
+    """Poll after so many hours and deliver: signature id → its `new` gauge, and its one event."""
+    world.later(hours)
+    world.poll_asking()
+    gauges, _, events = world.delivered()
+    flags = {str(p.attributes["signature_id"]): p.value for p in gauges if p.name.endswith("signature.new")}
+    by_id = {str(event.attributes["signature_id"]): event for event in events}
+    assert len(by_id) == len(events)
+    return flags, by_id
+
+
+# What is new
+
+
+@pytest.mark.parametrize("before", [NotFound("there is none"), page()], ids=["404", "empty"])
+@pytest.mark.parametrize("at_first", [True, False])
+def test_the_first_hang_after_a_version_without_any_is_new(
+    make_scripted: MakeScripted, before: Reply, at_first: bool
+) -> None:
+    """That an earlier version has no signatures is known, and enough to call the newest one's new."""
+    world = make_scripted()
+    world.hold(V2, V1)
+    world.script.signatures_of |= {"b1": before, "b2": page()}
+    if not at_first:
+        assert polled(world) == ({}, {})
+    world.script.signatures_of["b2"] = page(hang(world, "s", "Shop.pay()", "2.0"))
+    flags, events = polled(world)
+    assert flags == {"s": 1.0}
+    assert events["s"].attributes[NEW] is True
+    assert events["s"].severity_text == "WARN"
+
+
+def test_a_first_look_calls_no_event_new(make_scripted: MakeScripted) -> None:
+    """The newest version's logs are read before those of earlier ones: its events tell neither way."""
+    world = make_scripted()
+    world.hold(V3, V2, V1)
+    old = {"b2": "Shop.save()", "b1": "Shop.load()"}
+    for name, function in old.items():
+        found = hang(world, f"old-{name}", function, f"{name[1]}.0")
+        world.script.signatures_of[name] = page(found)
+    newest = hang(world, "same", "Shop.save()", "3.0"), hang(world, "other", "Shop.draw()", "3.0")
+    world.script.signatures_of["b3"] = page(*newest)
+    flags, events = polled(world)
+    assert set(events) == {"same", "other", "old-b2", "old-b1"}
+    assert [key for key in ("same", "other") if NEW in events[key].attributes] == []
+    assert {events[key].severity_text for key in ("same", "other")} == {"INFO"}
+    assert flags["same"] == flags["old-b1"] == flags["old-b2"] == 0.0
+
+
+def test_nothing_is_new_while_an_earlier_version_is_not_known(make_scripted: MakeScripted) -> None:
+    """A build that did not answer may have it; the next day's problem, which no build has, is new."""
+    world = make_scripted()
+    world.hold(V3, V2, V1)
+    known = hang(world, "known", "Shop.save()", "3.0")
+    world.script.signatures_of |= {"b3": page(known), "b2": unavailable(), "b1": page()}
+    flags, events = polled(world)
+    assert flags == {"known": 0.0}
+    assert NEW not in events["known"].attributes
+    world.script.signatures_of |= {
+        "b3": page(known, hang(world, "fresh", "Shop.crawl()", "3.0")),
+        "b2": page(hang(world, "too", "Shop.save()", "2.0")),
+    }
+    flags, events = polled(world)
+    assert flags == {"known": 0.0, "fresh": 1.0, "too": 0.0}
+    world.script.signatures_of["b3"] = page(known, hang(world, "later", "Shop.wait()", "3.0"))
+    flags, events = polled(world)
+    assert (flags["later"], events["later"].attributes[NEW]) == (1.0, True)
+
+
+def test_a_new_log_of_an_old_problem_is_not_new(make_scripted: MakeScripted) -> None:
+    """Once the earlier versions' logs were read, an event says whether one of them had the same stack."""
+    world = make_scripted()
+    world.hold(V2, V1)
+    world.script.signatures_of |= {"b1": page(hang(world, "old", "Shop.load()", "1.0")), "b2": page()}
+    polled(world)
+    again = hang(world, "again", "Shop.load()", "2.0"), hang(world, "fresh", "Shop.pay()", "2.0")
+    world.script.signatures_of["b2"] = page(*again)
+    flags, events = polled(world)
+    assert {key: flags[key] for key in ("again", "fresh")} == {"again": 0.0, "fresh": 1.0}
+    assert {key: event.attributes[NEW] for key, event in events.items()} == {"again": False, "fresh": True}
+    assert events["again"].attributes["appstore.diagnostic.first_seen_version"] == "1.0"
+
+
+def test_problems_without_symbols_are_told_apart_and_not_called_new(make_scripted: MakeScripted) -> None:
+    """Offsets are all that tells two such signatures apart, and they change with each build."""
+    world = make_scripted()
+    world.hold(V2, V1)
+    world.script.signatures_of |= {"b1": page(hang(world, "old", "Shop.load()", "1.0")), "b2": page()}
+    polled(world)
+    offsets = {"first": 105316, "second": 205316}
+    for name, offset in offsets.items():
+        stack = frame("", frame("", offset=str(offset), blamed=True), blamed=False)
+        world.script.logs_of[name] = logs(name, log(f"Hang of {offset} ms", stack, appVersion="2.0"))
+    found = [signature(name, f"Shop + {offset}") for name, offset in offsets.items()]
+    world.script.signatures_of["b2"] = page(*found)
+    flags, events = polled(world)
+    assert events["first"].attributes[FINGERPRINT] != events["second"].attributes[FINGERPRINT]
+    assert [key for key in offsets if NEW in events[key].attributes] == []
+    assert {key: flags[key] for key in offsets} == {"first": 0.0, "second": 0.0}
+
+
+# What is remembered
+
+
+def test_a_build_that_comes_back_sends_no_log_again(make_scripted: MakeScripted) -> None:
+    """A hundred days after its logs were read it leaves for a day: they are known when it is back."""
+    world = make_scripted()
+    world.hold(V2, V1)
+    world.script.signatures_of |= {
+        "b2": page(hang(world, "newest", "Shop.pay()", "2.0")),
+        "b1": page(hang(world, "oldest", "Shop.load()", "1.0")),
+    }
+    _, events = polled(world)
+    assert set(events) == {"newest", "oldest"}
+    world.hold(V2)
+    assert polled(world, hours=100 * DAY / HOUR)[1] == {}
+    world.hold(V2, V1)
+    world.later(24)
+    _, asked = world.poll_asking()
+    assert ("logs", "oldest") in asked
+    gauges, histograms, sent = world.delivered()
+    assert (histograms, sent) == ([], [])
+    assert {p.attributes["version"] for p in gauges if p.name.endswith("weight")} == {"1.0", "2.0"}
+
+
+@pytest.mark.parametrize("is_seen_again", [True, False])
+def test_a_known_log_keeps_its_problem(make_scripted: MakeScripted, is_seen_again: bool) -> None:
+    """Its problem is forgotten 180 days after a log of it was last downloaded, new or not."""
+    world = make_scripted()
+    world.hold(V1)
+    stack = frame("main", frame("Shop.load()"))
+    world.script.logs_of["old"] = logs("old", log("Hang of 2 sec", stack, appVersion="1.0"))
+    world.script.signatures_of["b1"] = page(signature("old", "pwrite", 0.5))
+    assert set(polled(world)[1]) == {"old"}
+    weight = 0.6 if is_seen_again else 0.5
+    world.script.signatures_of["b1"] = page(signature("old", "pwrite", weight))
+    assert polled(world, hours=100 * DAY / HOUR)[1] == {}
+    world.later(100 * 24)
+    world.poll_asking()
+    world.hold(V2, V1)
+    world.script.logs_of["new"] = logs("new", log("Hang of 3 sec", stack, appVersion="2.0"))
+    world.script.signatures_of["b2"] = page(signature("new", "pread"))
+    _, events = polled(world)
+    first = events["new"].attributes["appstore.diagnostic.first_seen_version"]
+    assert first == ("1.0" if is_seen_again else "2.0")
