@@ -103,7 +103,7 @@ def _events(documents: list[bytes]) -> tuple[int, float]:
     from exporter.otlp.encode import encode_events
 
     signature = Signature("5f3a", "HANGS", "Shop.Checkout.pay() + 48", 0.5, None, ())
-    context = Context(signature, Origin("2.0", "77", "iOS"), "", None, {})
+    context = Context(signature, Origin("2.0", "77", "iOS"), "", None, {}, comparable=True)
     encode_events(app_resource(0), SCOPE, [])  # what it imports is not what is measured
     sink, count = gzip_sink(), 0
     started = time.perf_counter()

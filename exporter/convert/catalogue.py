@@ -190,7 +190,8 @@ SIGNATURE_REFERENCE = FixedMetric(
 SIGNATURE_NEW = FixedMetric(
     "appstore.diagnostic.signature.new",
     "{flag}",
-    "1 while a signature of the newest version is one that no earlier version had, else 0",
+    "1 while a signature of the newest version is one that no earlier version had, else 0; 0 also where that "
+    "cannot be told",
     "gauge",
     _OF_SIGNATURE,
 )
@@ -262,14 +263,16 @@ INSIGHT_EVENT = EventKind(
 )
 DIAGNOSTIC_EVENT = EventKind(
     "appstore.diagnostic",
-    "A diagnostic log that was not seen before. The body says in a sentence what happened, and where",
+    "A diagnostic log that was not seen before: WARN if its problem is new in this version, else INFO. The "
+    "body says in a sentence what happened, and where",
     {
         "diagnostic_type": "`HANGS`, `LAUNCHES`, `DISK_WRITES`, as Apple spells it",
         "signature_id": "Apple's id of the signature; another one in each build",
         "signature": "the signature in words",
         "appstore.diagnostic.weight": "the signature's share of its type, on Apple's scale (number)",
         "appstore.diagnostic.fingerprint": "the same for the same problem in each build, whatever its id",
-        "appstore.diagnostic.new": "whether no earlier version had the problem (boolean)",
+        "appstore.diagnostic.new": "whether no earlier version had the problem (boolean); absent where that "
+        "cannot be told",
         "appstore.diagnostic.first_seen_version": "the first version the problem was seen in",
         "appstore.diagnostic.last_seen_version": "the last one",
         "appstore.diagnostic.event": "what happened, in Apple's word",
@@ -312,7 +315,7 @@ OWN_METRICS: tuple[FixedMetric, ...] = (
         "appstore.exporter.deferred",
         "{step}",
         "Parts of a poll that were put off to the next one; `what` is one of metrics, overview, builds, "
-        "signatures, logs",
+        "signatures, logs, build_metrics",
         "counter",
         ("account", "what"),
     ),

@@ -20,6 +20,7 @@ from opentelemetry.util.types import AnyValue
 from exporter.appstore.payloads.diagnostics import Log, LogInsight, Signature, SignatureLogs
 from exporter.appstore.payloads.overview import Overview
 from exporter.appstore.payloads.reader import clean_text
+from exporter.appstore.versions import version_key
 from exporter.convert import quantities, recognition
 from exporter.convert.call_tree import blamed_frame
 from exporter.convert.catalogue import (
@@ -36,7 +37,6 @@ from exporter.convert.catalogue import (
     FixedMetric,
 )
 from exporter.convert.distributions import BOUNDS, Distribution, distribution
-from exporter.convert.metrics import version_key
 from exporter.convert.rendering import render
 
 _UNKNOWN = "unknown"  # the device of a log that names none
@@ -47,7 +47,8 @@ _HISTOGRAMS = {"DISK_WRITES": DISK_WRITES, "HANGS": HANG_DURATION, "LAUNCHES": L
 _WORDS = {"DISK_WRITES": "Disk writes", "HANGS": "Hang", "LAUNCHES": "Slow launch"}
 _OFFSET = re.compile(r"\s*\+\s*(?:0x[0-9a-fA-F]+|\d+)$")
 _UNDERSCORED_DEVICE = re.compile(r"([A-Za-z]+\d+)_(\d+)")
-_OS = re.compile(r"(\d+(?:\.\d+){0,3})\s*(?:\(\s*(?:Build\s+)?([0-9A-Za-z]+)\s*\))?")
+_OS_BUILD = re.compile(r"\d{1,3}[A-Z]\d{1,6}[a-z]?")
+_OS = re.compile(r"(?<![\w.])(\d+(?:\.\d+){0,3})(?![\w.])\s*(?:\(\s*(?:Build\s+)?([0-9A-Za-z]+)\s*\))?")
 
 
 class Versions(NamedTuple):
@@ -79,7 +80,7 @@ class Context:
     """What is known of a signature when its logs arrive.
 
     `file` and `line` are what the overview says of it, for logs that do not. `problems` are all of the
-    platform's.
+    platform's. `comparable`: whether enough is known of earlier versions to call a problem new.
     """
 
     signature: Signature
@@ -87,6 +88,7 @@ class Context:
     file: str
     line: int | None
     problems: Mapping[str, Versions]
+    comparable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,28 +166,40 @@ def convert_signatures(
 
 
 def convert_occurrences(
-    overview: Overview, *, top: int, series_cap: int, observed_at: int
+    overview: Overview,
+    known: Mapping[str, tuple[str, str, str]],
+    *,
+    top: int,
+    series_cap: int,
+    observed_at: int,
 ) -> ConvertedGauges:
     """How often the top signatures of the newest version occurred, as the overview counts them.
 
-    The attributes are those of the signatures' weights, so that the two stand side by side.
+    Args:
+        overview: Apple's answer.
+        known: signature id → text, version and platform in the signatures' own answer: with these the counts
+            stand beside the weights, whatever the overview calls them.
+        top: how many of each type become series, the most frequent first.
+        series_cap: how many series may leave.
+        observed_at: when the answer arrived, in nanoseconds since the epoch.
     """
     points: list[tuple[FixedMetric, dict[str, str], float]] = []
     left_out: Counter[str] = Counter()
     ranks: Counter[str] = Counter()
-    where = {"version": overview.latest_version, "platform": overview.platform}
     for signature in sorted(overview.signatures, key=lambda item: (-(item.count or 0.0), item.id)):
+        told = signature.text, overview.latest_version, overview.platform
+        text, version, platform = known.get(signature.id, told)
         if signature.count is None:
             left_out["no_value"] += 1
         elif ranks[signature.type] >= top:
             left_out["top_signatures"] += 1
-        elif not overview.latest_version:
+        elif not version:
             left_out["no_version"] += 1
         else:
             ranks[signature.type] += 1
-            attributes = {"diagnostic_type": signature.type}
-            attributes |= {key: text for key, text in where.items() if text}
-            attributes |= signature_attributes(signature.id, signature.text)
+            attributes = {"diagnostic_type": signature.type, "version": version}
+            attributes |= {"platform": platform} if platform else {}
+            attributes |= signature_attributes(signature.id, text)
             points.append((SIGNATURE_COUNT, attributes, signature.count))
     kept, beyond = points[: max(0, series_cap)], points[max(0, series_cap) :]
     left_out["series_cap"] += len(beyond)
@@ -214,9 +228,10 @@ def signature_attributes(signature_id: str, text: str) -> dict[str, str]:
     """`signature_id` and, if there is a text, `signature`.
 
     The text is bounded, and without the offset at its end: a compiler moves it from build to build, and a
-    series is to be found again.
+    series is to be found again. An offset into a binary is all that tells signatures without names apart.
     """
-    readable = _shortened(_OFFSET.sub("", text), _LONGEST_SIGNATURE)
+    name = _OFFSET.sub("", text) if recognition.is_named(text) else text
+    readable = _shortened(name, _LONGEST_SIGNATURE)
     return {"signature_id": signature_id} | ({"signature": readable} if readable else {})
 
 
@@ -230,15 +245,15 @@ def new_signatures(
 ) -> frozenset[str]:
     """The ids of the signatures of a version that no earlier version had.
 
+    A signature that names no function has another text in each build, and is not called new.
+
     Args:
-        problems: those of the platform that are remembered. Where none of them is from an earlier version,
-            nothing is new: there is nothing to compare with.
+        problems: those of the platform that are remembered.
     """
-    if not knows_earlier(problems, version):
-        return frozenset()
+    named = [item for item in signatures if recognition.is_named(item.text)]
     return frozenset(
         signature_id
-        for signature_id, problem in problems_of(signatures).items()
+        for signature_id, problem in problems_of(named).items()
         if seen_in(problems.get(problem), version).first == version
     )
 
@@ -276,8 +291,11 @@ def convert_logs(
                 continue
             met.add(identity)
             converted.identities.append(identity)
+            known = recognition.recognise(context.signature.type, log.stacks, _name_of(context))
+            versions = _versions_of(known.fingerprint, log, converted, context)
+            converted.problems[known.fingerprint] = versions
             if identity not in seen:
-                _add_log(converted, log, identity, product.insights, context, observed_at)
+                _add_log(converted, log, identity, known, versions, product.insights, context, observed_at)
     return converted
 
 
@@ -311,14 +329,32 @@ def os_of(text: str) -> tuple[str, str]:
 
     Either is empty where it is not told; a text without any number is taken for the version as it stands.
     """
+    if _OS_BUILD.fullmatch(text):
+        return "", text
     match = _OS.search(text)
     return (match[1], match[2] or "") if match else (text, "")
+
+
+def _name_of(context: Context) -> str:
+    return context.signature.text or context.signature.id
+
+
+def _versions_of(fingerprint: str, log: Log, converted: ConvertedLogs, context: Context) -> Versions:
+    """In which versions a log's problem was seen, by its stack or by its signature's text."""
+    known = converted.problems.get(fingerprint) or context.problems.get(fingerprint)
+    versions = seen_in(known, log.app_version or context.origin.version)
+    text = recognition.problem(context.signature.type, _name_of(context))
+    if of_signature := context.problems.get(text):
+        versions = seen_in(seen_in(versions, of_signature.first), of_signature.last)
+    return versions
 
 
 def _add_log(
     converted: ConvertedLogs,
     log: Log,
     identity: bytes,
+    problem: recognition.Problem,
+    versions: Versions,
     insights: tuple[LogInsight, ...],
     context: Context,
     observed_at: int,
@@ -336,14 +372,7 @@ def _add_log(
         )
     else:
         converted.left_out["no_quantity" if kind in _HISTOGRAMS else "unknown_type"] += 1
-    name = context.signature.text or context.signature.id
-    fingerprint = recognition.fingerprint(kind, log.stacks, name)
-    known = converted.problems.get(fingerprint) or context.problems.get(fingerprint)
-    versions = seen_in(known, version)
-    if of_signature := context.problems.get(recognition.problem(kind, name)):
-        versions = seen_in(seen_in(versions, of_signature.first), of_signature.last)
-    converted.problems[fingerprint] = versions
-    new = versions.first == version and knows_earlier(context.problems, version)
+    new = versions.first == version if context.comparable and problem.lasting else None
     frame = blamed_frame(log.stacks)
     file, line = (frame.file, frame.line) if frame and frame.file else (context.file, context.line)
     attributes_of_event: dict[str, AnyValue] = {
@@ -357,7 +386,7 @@ def _add_log(
         "os_build": os_build,
         "architecture": log.architecture,
         "appstore.diagnostic.weight": context.signature.weight,
-        "appstore.diagnostic.fingerprint": fingerprint,
+        "appstore.diagnostic.fingerprint": problem.fingerprint,
         "appstore.diagnostic.first_seen_version": versions.first,
         "appstore.diagnostic.last_seen_version": versions.last,
         "appstore.diagnostic.new": new,

@@ -102,7 +102,9 @@ def convert_insights(
         reported = answer.reported(left_out)
         findings = [_finding(item, before.get(item.identity)) for item in reported]
         there = {finding.identity for finding in findings}
-        findings += [_withdrawn(item) for item in known if item.identity not in there and answer.holds(item)]
+        # Once at least, should the version have left the answer together with the insight.
+        stays = (item for item in known if item.active or answer.holds(item))
+        findings += [_withdrawn(item) for item in stays if item.identity not in there]
         events = [_event(item, observed_at) for item in reported if item.identity not in before]
     regressions = [item for item in (*known, *findings) if item.kind == "regression"]
     platforms = {metric.platform for metric in payload.metrics} | {item.platform for item in regressions}
@@ -173,12 +175,26 @@ class _Answer:
         """The insights, each once: one that comes twice brings the populations that it did not have yet."""
         same: defaultdict[_Key, list[Insight]] = defaultdict(list)
         for insight in self._found:
-            same[self._key(insight)].append(insight)
+            for platform, populations in self._by_platform(insight).items():
+                part = replace(insight, populations=tuple(populations))
+                same[self._key(part, platform)].append(part)
         taken: set[Items] = set()
         return [self._report(key, _merged(insights), taken, left_out) for key, insights in same.items()]
 
-    def _key(self, insight: Insight) -> _Key:
-        worst = next(iter(_heaviest_first(insight.populations)), None)
+    def _by_platform(self, insight: Insight) -> dict[str, list[Population]]:
+        """Each platform is a finding of its own: which of them is worse changes from answer to answer.
+
+        Devices of which nobody knows the platform go with the one that has most.
+        """
+        found: defaultdict[str, list[Population]] = defaultdict(list)
+        for population in insight.populations:
+            found[self._platform(insight, population.device)].append(population)
+        unknown = found.pop("", [])
+        most = max(found, key=lambda platform: (len(found[platform]), platform), default="")
+        found[most] += unknown
+        return found
+
+    def _key(self, insight: Insight, platform: str) -> _Key:
         return _Key(
             kind=insight.kind,
             category=insight.category,
@@ -186,7 +202,7 @@ class _Answer:
             subsystem=insight.subsystem,
             version=insight.latest_version,
             high_impact=insight.high_impact,
-            platform=self._platform(insight, worst.device) if worst else "",
+            platform=platform,
         )
 
     def _report(self, key: _Key, insight: Insight, taken: set[Items], left_out: Counter[str]) -> _Reported:

@@ -21,6 +21,7 @@ from opentelemetry.sdk.metrics.export import Gauge, Metric, NumberDataPoint
 from opentelemetry.util.types import Attributes
 
 from exporter.appstore.payloads import metrics as payloads
+from exporter.appstore.versions import version_key
 from exporter.convert.catalogue import (
     BREAKDOWN,
     BY_DEVICE,
@@ -45,7 +46,6 @@ NEWEST_VERSIONS = 2  # `standard` sends device models for this many versions of 
 
 _PERCENTILES = {"percentile.fifty": "p50", "percentile.ninety": "p90"}
 _DIGITS = re.compile(r"\d{1,9}")
-_VERSION_PART = re.compile(r"\d{1,18}|[A-Za-z]+")
 
 # What is kept longest when there are more series than the cap allows; within each, newer versions first. The
 # flags are another matter: those of a dataset stand together, the oldest version's first, so that the cap
@@ -446,14 +446,6 @@ def _version_ranks(payload: payloads.XcodeMetrics) -> dict[tuple[str, str], int]
         for platform, of_platform in versions.items()
         for rank, version in enumerate(sorted(of_platform, key=version_key, reverse=True))
     }
-
-
-@lru_cache(maxsize=1024)
-def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
-    """Orders marketing versions: numbers by value (1.10 after 1.9), and 2.0 after 2.0-beta."""
-    parts = _VERSION_PART.findall(version)
-    key = [(1, int(part), "") if part.isdecimal() else (-1, 0, part) for part in parts]
-    return (*key, (0, 0, version))
 
 
 @lru_cache(maxsize=64)

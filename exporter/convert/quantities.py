@@ -71,7 +71,8 @@ def duration_in(text: str) -> float | None:
     """The first duration in a sentence, in seconds; None if there is none that can be read without guessing.
 
     Adjacent parts are added up (`1 min 30 sec`, `2m 5s`, `1 hour, 2 minutes, and 3 seconds`): a part goes on
-    with the next one if it is a whole number and the next one's unit is smaller.
+    with the next one if it is a whole number and the next one is less than one of its unit; what follows in
+    `10 s, 10000 ms` is another quantity.
     """
     part = _first(text, "s")
     total = 0.0 if part else math.nan
@@ -89,7 +90,7 @@ def _first(text: str, ucum: str) -> _Quantity | None:
 def _next_part(text: str, part: _Quantity) -> _Quantity | None:
     joint = _JOINT.match(text, part.end)
     following = _quantity_at(joint.end(), text, "s") if joint and part.whole else None
-    return following if following and following.one < part.one else None
+    return None if following is None or following.value >= part.one else following  # NaN goes on
 
 
 def _quantity_at(start: int, text: str, ucum: str) -> _Quantity | None:

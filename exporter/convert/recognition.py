@@ -7,10 +7,13 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import chain, groupby, islice
+from typing import NamedTuple
 
 from exporter.appstore.payloads.diagnostics import Frame, Log
 from exporter.convert.call_tree import call_tree, heaviest_path, is_blamed, one_line
 
+_OFFSET_INTO_BINARY = re.compile(r"[\w.\- ]{1,200} \+ (0x[\da-fA-F]{1,16}|\d{1,18})|(0x[\da-fA-F]{1,16})")
+_LONGEST_FUNCTION = 4096  # bytes
 _UNBLAMED_FRAMES = 5  # that make up a fingerprint where Apple blames none
 
 # What compilers number, or add and drop, from build to build: a person calls it the same function.
@@ -63,31 +66,55 @@ def identity(kind: str, log: Log, otherwise: str) -> bytes:
     return digest.digest()[:16]
 
 
-def fingerprint(kind: str, stacks: Sequence[Sequence[Frame]], signature: str) -> str:
-    """What ties the same problem together over builds, devices and OS versions: 16 lower-case hex digits.
+class Problem(NamedTuple):
+    """What ties logs together over builds, devices and OS versions.
+
+    `fingerprint` are 16 lower-case hex digits. `lasting` tells whether it is made of names; addresses change
+    with each build, and with them the fingerprint.
+    """
+
+    fingerprint: str
+    lasting: bool
+
+
+def recognise(kind: str, stacks: Sequence[Sequence[Frame]], signature: str) -> Problem:
+    """Which problem a log is about.
 
     Made from the diagnostic type and the names of the blamed frames, from the outside in, along the heaviest
-    path that has any. Where Apple blames none: of the frames with a symbol on the heaviest path the innermost
-    five. The outer ones are the run loop's, which all stacks share; the innermost say what was being done;
-    and with more than five, each caller of one slow function would make a problem of its own. Where there is
-    no symbol either: the `problem` of the signature's text.
+    path that has any. Where Apple blames none, or none that has a symbol: of the frames with a symbol on the
+    heaviest path the innermost five. The outer ones are the run loop's, which all stacks share; the innermost
+    say what was being done; and with more than five, each caller of one slow function would make a problem of
+    its own. Where there is no symbol either: the text of the signature.
 
     A name is the symbol without what changes from build to build (offsets, addresses, file and line, a
-    compiler's numbers and prefixes); a blamed frame without a symbol is its binary. The same name twice in a
-    row, a recursion, counts once. Samples matter only in so far as they say which path is the heaviest.
+    compiler's numbers and prefixes); a blamed frame without a symbol, beside others that have one, is its
+    binary. The same name twice in a row, a recursion, counts once. Samples matter only in so far as they say
+    which path is the heaviest.
     """
     tree = call_tree(stacks)
-    blamed = (tree[place].frame for place in heaviest_path(tree, is_blamed) if tree[place].frame.blamed)
-    names = _without_repeats(_function(frame.symbol) or one_line(frame.binary) for frame in blamed)
-    if not names:
+    blamed = [tree[place].frame for place in heaviest_path(tree, is_blamed) if tree[place].frame.blamed]
+    if any(_function(frame.symbol) for frame in blamed):
+        names = _without_repeats(_function(frame.symbol) or one_line(frame.binary) for frame in blamed)
+    else:
         outwards = (_function(tree[place].frame.symbol) for place in reversed(heaviest_path(tree)))
         names = _without_repeats(outwards, _UNBLAMED_FRAMES)[::-1]
-    return _hex(kind, names) if names else problem(kind, signature)
+    if names:
+        return Problem(_hex(kind, names), lasting=True)
+    return Problem(problem(kind, signature), lasting=is_named(signature))
 
 
 def problem(kind: str, signature: str) -> str:
     """The fingerprint of a signature of which nothing but the text is known: 16 lower-case hex digits."""
-    return _hex(kind, [_function(signature) or signature])
+    return _hex(kind, [(_function(signature) if is_named(signature) else "") or signature])
+
+
+def is_named(signature: str) -> bool:
+    """Whether a signature's text names a function, and not an offset into a binary, as without symbols.
+
+    `pwrite + 8` names one, `Shop + 105316` does not: hardly any function is longer than 4 KiB.
+    """
+    match = _OFFSET_INTO_BINARY.fullmatch(signature)
+    return bool(signature) and (match is None or int(match[1] or match[2], 0) < _LONGEST_FUNCTION)
 
 
 def _measured(frame: Frame) -> tuple[str | int | None, ...]:

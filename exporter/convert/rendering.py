@@ -29,9 +29,9 @@ def render(stacks: Sequence[Sequence[Frame]], *, most_lines: int = 60, longest_l
     down.
 
     Frames that are left out are counted where they are missing, with their samples unless the path goes on
-    below them. Kept first, up to half of the lines, are the frames that are blamed or have a category, that
-    of `blamed_frame` before all others; then the heaviest path from both ends inwards; then what has most
-    samples.
+    below them. Kept first, up to half of the lines, are the frames that are blamed or have a category, the
+    innermost on the heaviest path before all others; then the heaviest path from both ends inwards; then what
+    has most samples.
 
     Args:
         stacks: the stacks of a log.

@@ -137,7 +137,6 @@ def test_what_is_not_an_overview_is_refused(raw: Any) -> None:
         {"signatures": {"topHangPoint": "x"}},
         {"signatures": {"topHangPoint": [None]}, "categories": []},
         {"categories": [5.0]},
-        {"categories": [category(dataset(device=None))]},
     ],
 )
 def test_an_overview_that_nobody_can_understand_is_refused(raw: Any) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from exporter.convert.call_tree import blamed_frame
-from exporter.convert.recognition import fingerprint, identity
+from exporter.convert.recognition import identity, recognise
 from exporter.convert.rendering import render
 from tests.convert.frames import NO_LOG, changed, frame
 
@@ -39,7 +39,7 @@ def test_a_hundred_thousand_frames_neither_crash_nor_stall(depth_of: Callable[[i
     stack = tuple(frame(depth_of(place), f"f{place}", chance.randrange(9)) for place in range(100_000))
     started = time.process_time()
     assert len(render((stack,)).split("\n")) == 60
-    assert HEX.fullmatch(fingerprint("HANGS", (stack,), ""))
+    assert HEX.fullmatch(recognise("HANGS", (stack,), "").fingerprint)
     assert blamed_frame((stack,)) is None
     assert identity("HANGS", replace(NO_LOG, stacks=(stack,)), "")
     assert time.process_time() - started < 20

@@ -7,8 +7,9 @@ from typing import Any, Literal
 import pytest
 
 from exporter.appstore.payloads.metrics import parse_metrics
+from exporter.appstore.versions import version_key
 from exporter.convert.catalogue import COMPANIONS
-from exporter.convert.metrics import Converted, Selection, convert, version_key
+from exporter.convert.metrics import Converted, Selection, convert
 
 NOW = 1_700_000_000_000_000_000
 FULL: dict[str, Any] = {

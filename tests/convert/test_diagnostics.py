@@ -73,7 +73,9 @@ def test_signatures_become_these_points(name: str) -> None:
     case = _case(name)
     origin = Origin(**case["origin"])
     parsed = parse_signatures(case["pages"])
-    new = new_signatures(parsed.signatures, origin.version, _problems(case))
+    problems = _problems(case)
+    new = new_signatures(parsed.signatures, origin.version, problems)
+    new = new if knows_earlier(problems, origin.version) else frozenset()
     converted = convert_signatures(
         parsed.signatures,
         origin,
@@ -90,6 +92,7 @@ def test_an_overview_becomes_these_points() -> None:
     case = _case("overview")
     converted = convert_occurrences(
         parse_overview(case["document"]),
+        {},
         top=int(case["top"]),
         series_cap=int(case["series_cap"]),
         observed_at=OBSERVED_AT,
@@ -148,7 +151,12 @@ class Memory:
             self.problems[problem] = seen_in(self.problems.get(problem), origin.version)
         line = step.get("line")
         context = Context(
-            signature, origin, step.get("file", ""), None if line is None else int(line), self.problems
+            signature,
+            origin,
+            step.get("file", ""),
+            None if line is None else int(line),
+            self.problems,
+            knows_earlier(self.problems, origin.version),
         )
         products = parse_logs(step["document"]).products
         converted = convert_logs(products, context, seen=self.seen, observed_at=OBSERVED_AT)
@@ -359,10 +367,23 @@ def counted(number: int, count: float | None, kind: str = "HANGS") -> TopSignatu
 
 
 def occurrences(
-    *found: TopSignature, version: str = "2.1", platform: str = "iOS", top: int = 9
+    *found: TopSignature,
+    version: str = "2.1",
+    platform: str = "iOS",
+    top: int = 9,
+    known: Mapping[str, tuple[str, str, str]] | None = None,
 ) -> ConvertedGauges:
     overview = Overview(platform, version, found, (), Counter())
-    return convert_occurrences(overview, top=top, series_cap=9, observed_at=OBSERVED_AT)
+    return convert_occurrences(overview, known or {}, top=top, series_cap=9, observed_at=OBSERVED_AT)
+
+
+def test_occurrences_stand_beside_the_weights() -> None:
+    """Text, version and platform are those of the signature's own answer, where there is one."""
+    known = {"s1": ("Foo.pay() + 4", "2.0", "macOS")}
+    place = {"diagnostic_type": "HANGS", "version": "2.0", "platform": "macOS"}
+    attributes = place | {"signature_id": "s1", "signature": "Foo.pay()"}
+    found = gauges_of(occurrences(counted(1, 5.0), counted(2, 4.0), version="", known=known))
+    assert found == [("appstore.diagnostic.signature.count", attributes, 5.0)]
 
 
 def test_occurrences_without_a_version_are_no_points() -> None:
@@ -397,13 +418,20 @@ def test_each_type_has_its_own_top() -> None:
 # What is new
 
 
-def test_nothing_is_new_on_a_cold_start() -> None:
-    """Where no earlier version is known there is nothing to compare with."""
+def test_what_no_earlier_version_had_is_new() -> None:
+    """Also where the earlier versions had nothing at all; the caller knows whether they were looked at."""
     found = [signature(1), signature(2)]
     (first, second) = problems_of(found).values()
-    assert new_signatures(found, "2.1", {}) == frozenset()
-    assert new_signatures(found, "2.1", {first: Versions("2.1", "2.1")}) == frozenset()
-    assert new_signatures(found, "2.1", {second: Versions("2.2", "2.2")}) == frozenset()
+    every = frozenset({found[0].id, found[1].id})
+    assert new_signatures(found, "2.1", {}) == every
+    assert new_signatures(found, "2.1", {first: Versions("2.1", "2.1")}) == every
+    assert new_signatures(found, "2.1", {second: Versions("2.0", "2.2")}) == {found[0].id}
+
+
+def test_a_signature_without_a_name_is_not_called_new() -> None:
+    """An offset into a binary is another one in each build."""
+    nameless = [signature(1, text="Shop + 105316"), Signature("s2", "HANGS", "", 0.5, None, ())]
+    assert new_signatures(nameless, "2.1", {}) == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -456,8 +484,10 @@ def context_of(
     file: str = "",
     line: int | None = None,
     problems: Mapping[str, Versions] | None = None,
+    comparable: bool = True,
 ) -> Context:
-    return Context(Signature("s1", kind, text, 0.5, None, ()), ORIGIN, file, line, problems or {})
+    signature = Signature("s1", kind, text, 0.5, None, ())
+    return Context(signature, ORIGIN, file, line, problems or {}, comparable)
 
 
 def converted_logs(*logs: Log, insights: tuple[LogInsight, ...] = (), **context: Any) -> ConvertedLogs:
@@ -494,6 +524,7 @@ def test_devices_are_spelled_as_metrics_spell_them(text: str, model: str) -> Non
     [
         ("iPhone OS 14.6 (18F72)", "14.6", "18F72"),
         ("iPhone OS 14.6 (Build 18F72)", "14.6", "18F72"),
+        ("18F72", "", "18F72"),
         ("macOS 14.1.1 (23B81)", "14.1.1", "23B81"),
         ("iOS 17.1(21B74)", "17.1", "21B74"),
         ("iOS 18.2", "18.2", ""),
@@ -590,7 +621,7 @@ def test_problems_without_any_words_are_told_apart() -> None:
     one, other = (
         convert_logs(
             [SignatureLogs("", (), (log_of(detail="1 s"),))],
-            Context(Signature(name, "HANGS", "", None, None, ()), ORIGIN, "", None, {}),
+            Context(Signature(name, "HANGS", "", None, None, ()), ORIGIN, "", None, {}, comparable=False),
             seen=(),
             observed_at=OBSERVED_AT,
         )
@@ -624,16 +655,34 @@ def test_logs_of_one_answer_know_each_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("problems", "severity"),
-    [({}, "INFO"), ({"p": Versions("2.0", "2.0")}, "WARN"), ({"p": Versions("2.1", "2.1")}, "INFO")],
+    ("context", "stack", "new"),
+    [
+        ({"comparable": True}, "", True),
+        ({"comparable": True, "text": "Shop + 105316"}, "f", True),
+        ({"comparable": True, "text": "Shop + 105316"}, "", None),
+        ({"comparable": False}, "", None),
+    ],
 )
-def test_a_new_problem_is_a_warning(problems: dict[str, Versions], severity: str) -> None:
-    """Only where an earlier version is known, and did not have it."""
-    (event,) = converted_logs(log_of(detail="1 s"), problems=problems).events
-    assert event.severity_text == severity
+def test_a_new_problem_is_a_warning(context: dict[str, Any], stack: str, new: bool | None) -> None:
+    """Only where earlier versions are known, and where names tell the problem; else nothing is said of it."""
+    log = log_of(detail="1 s", stacks=frames(stack) if stack else ())
+    (event,) = converted_logs(log, **context).events
+    assert event.severity_text == ("WARN" if new else "INFO")
     assert event.severity_number is not None
-    assert event.severity_number.name == severity
-    assert (event.attributes or {})["appstore.diagnostic.new"] == (severity == "WARN")
+    assert event.severity_number.name == event.severity_text
+    assert (event.attributes or {}).get("appstore.diagnostic.new") is new
+
+
+def test_a_problem_of_an_earlier_version_is_not_new() -> None:
+    """What an earlier version had is old, by the stack or by the signature's text."""
+    log = log_of(stacks=frames("f"))
+    known = recognition.recognise("HANGS", log.stacks, "").fingerprint
+    for problem in (known, recognition.problem("HANGS", "Shop.pay()")):
+        (event,) = converted_logs(log, problems={problem: Versions("2.0", "2.0")}).events
+        assert (event.attributes or {})["appstore.diagnostic.new"] is False
+        assert event.severity_text == "INFO"
+    (event,) = converted_logs(log, problems={known: Versions("2.1", "2.1")}).events
+    assert (event.attributes or {})["appstore.diagnostic.new"] is True
 
 
 def test_texts_are_bounded() -> None:
@@ -749,7 +798,8 @@ def test_each_log_is_sent_once(document: Any, context: Context, before: set[int]
     for event in converted.events:
         _check_event(event)
     again = convert_logs(products, context, seen=converted.identities, observed_at=OBSERVED_AT)
-    assert (again.events, again.observations, again.problems) == ([], [], {})
+    assert (again.events, again.observations) == ([], [])
+    assert again.problems == converted.problems  # they are there still, and are not to be forgotten
     assert again.identities == converted.identities
     _check_distributions(converted.observations)
 

@@ -183,17 +183,35 @@ def test_what_apple_withdraws_goes_to_zero() -> None:
 
 
 def test_the_version_has_to_be_there_on_the_same_platform() -> None:
-    """A version that is left on another platform alone does not keep a withdrawn finding."""
+    """A version that is left on another platform alone keeps a withdrawn finding for one answer only."""
     first = converted(document(insight(), places=PLACES))
-    assert converted(document(places=PLACES[1:]), first.findings).findings == ()
+    second = converted(document(places=PLACES[1:]), first.findings)
+    assert set(deltas(second).values()) == {0.0}
+    assert converted(document(places=PLACES[1:]), second.findings).findings == ()
 
 
-def test_counts_end_at_zero_with_the_last_data_of_a_platform() -> None:
+def test_all_ends_at_zero_with_the_last_data_of_a_platform() -> None:
     """The answer with which a platform goes away still says that nothing is reported on it."""
     first = converted(document(insight()))
     last = converted(document(places=[]), first.findings)
     assert counts(last) == {"iOS high": 0.0, "iOS normal": 0.0}
-    assert converted(document(places=[]), last.findings).gauges == []
+    assert deltas(last) == dict.fromkeys(deltas(first), 0.0)
+    gone = converted(document(places=[]), last.findings)
+    assert (deltas(gone), gone.findings) == ({}, ())
+    assert converted(document(places=[]), gone.findings).gauges == []
+
+
+def test_each_platform_is_a_finding_of_its_own() -> None:
+    """Which of two platforms is worse changes from answer to answer: no event comes twice for it."""
+    found = (population("all_iphones", 100.0), population("all_macs", 90.0))
+    first = converted(document(insight(*found)))
+    assert [attributes(event)["platform"] for event in first.events] == ["iOS", "macOS"]
+    reported = {key: value for key, value in counts(first).items() if value}
+    assert reported == {"iOS normal": 1.0, "macOS normal": 1.0}
+    worse = (population("all_iphones", 100.0), population("all_macs", 110.0))
+    second = converted(document(insight(*worse)), first.findings)
+    assert second.events == []
+    assert counts(second) == counts(first)
 
 
 def test_a_population_that_is_withdrawn_goes_to_zero() -> None:

@@ -11,8 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.appstore.payloads.diagnostics import Frame, Log
-from exporter.convert.recognition import fingerprint, identity, problem
+from exporter.convert.recognition import identity, is_named, problem, recognise
 from tests.convert.frames import NO_LOG, Stacks, chain_of, changed, frame
+
+
+def fingerprint(kind: str, stacks: Stacks, signature: str) -> str:
+    return recognise(kind, stacks, signature).fingerprint
+
 
 HEX = re.compile(r"[0-9a-f]{16}")
 
@@ -121,7 +126,7 @@ def test_a_log_with_nothing_in_it_is_known_by_its_signature(log: Log) -> None:
     [
         ("-[ShopCart saveAll:]", "-[ShopCart saveAll:] + 112", " -[ShopCart  saveAll:]\n+ 0x70 "),
         ("main", "main + 1 (Main.swift:12)", "main (Main.swift:90)", "main Main.swift:1", "main [0x1046f8]"),
-        ("Shop", "Shop + 12345", "Shop 0x1046f8"),
+        ("pwrite", "pwrite + 123", "pwrite 0x1046f8"),
         ("closure in Shop.pay()", "closure #1 in Shop.pay()", "closure #12 in Shop.pay() + 4"),
         ("inner () in outer()", "inner #1 () in outer()"),
         ("Shop.pay()", "Shop.pay() (.cold.1)", "Shop.pay() (.resume.0)", "Shop.pay().llvm.123.cold.2"),
@@ -234,12 +239,45 @@ def test_the_heaviest_path_that_has_blame_decides() -> None:
 
 
 def test_a_blamed_frame_without_a_symbol_is_its_binary() -> None:
-    """Before symbolication the binary's name stands for the frame; a frame without either is skipped."""
-    nameless = frame(0, binary="Shop", blamed=True, offset_in_text="12")
-    assert fingerprint("HANGS", ((nameless,),), "") == problem("HANGS", "Shop")
-    assert fingerprint("HANGS", ((frame(0, blamed=True), nameless._replace(depth=1)),), "") == problem(
-        "HANGS", "Shop"
+    """Beside one that has a symbol the binary's name stands for the frame; one without either is skipped."""
+    nameless = frame(1, binary="Shop", blamed=True, offset_in_text="12")
+    named = frame(0, "Shop.pay()", blamed=True)
+    assert fingerprint("HANGS", ((named, nameless),), "") == fingerprint(
+        "HANGS", chain_of("Shop.pay()", "Shop"), ""
     )
+    assert fingerprint("HANGS", ((named, frame(1, blamed=True)),), "") == problem("HANGS", "Shop.pay()")
+
+
+def test_blame_without_any_symbol_decides_nothing() -> None:
+    """All problems of an app without symbols would be one: the system's symbols on the path decide."""
+    blamed = frame(1, binary="Shop", blamed=True, offset_in_text="105316")
+    one = ((frame(0, "main"), blamed, frame(2, "pwrite")),)
+    other = ((frame(0, "main"), blamed, frame(2, "read")),)
+    assert recognise("HANGS", one, "") == recognise("HANGS", chain_of("main", "pwrite", blamed=False), "")
+    assert fingerprint("HANGS", one, "") != fingerprint("HANGS", other, "")
+
+
+@pytest.mark.parametrize(
+    ("signature", "named"),
+    [
+        ("-[Shop save] + 105316", True),
+        ("pwrite + 8", True),
+        ("Shop.pay()", True),
+        ("Shop + 105316", False),
+        ("Shop Beta + 0x19b64", False),
+        ("0x1046f8000", False),
+        ("", False),
+    ],
+)
+def test_without_symbols_addresses_tell_problems_apart(signature: str, named: bool) -> None:
+    """They change with each build, and that is said: whether the fingerprint is made of names."""
+    nameless = ((frame(0, binary="Shop", blamed=True, offset_in_text="12"),),)
+    known = recognise("HANGS", nameless, signature)
+    assert (known.fingerprint, known.lasting) == (problem("HANGS", signature), named)
+    assert is_named(signature) == named
+    assert recognise("HANGS", chain_of("f"), signature).lasting
+    assert problem("HANGS", "Shop + 105316") != problem("HANGS", "Shop + 205316")
+    assert problem("HANGS", "pwrite + 8") == problem("HANGS", "pwrite + 44")
 
 
 def test_without_blame_the_innermost_five_symbols_decide() -> None:

@@ -162,11 +162,11 @@ def parse_logs(document: object) -> DiagnosticLogs:
             "the answer has no productData list, so it is not diagnosticLogs",
             remedy="The next poll asks again. If it persists, Apple has changed the format.",
         )
-    reader = Reader()
+    reader, remarks = Reader(), Reader()
     products = tuple(
         SignatureLogs(
             signature_id=reader.text(product.get("signatureId")),
-            insights=tuple(_log_insights(product.get("diagnosticInsights"), reader)),
+            insights=tuple(_log_insights(product.get("diagnosticInsights"), remarks)),
             logs=tuple(_log(log, reader) for log in reader.objects(product.get("diagnosticLogs"))),
         )
         for product in reader.objects(document["productData"])
@@ -174,9 +174,9 @@ def parse_logs(document: object) -> DiagnosticLogs:
     if reader.left_out and not any(product.logs for product in products):
         raise BadAnswer(
             f"no log in the answer could be understood ({dict(reader.left_out)})",
-            remedy="The next poll asks again. If it persists, Apple has changed the format.",
+            remedy="It is asked for again tomorrow. If it persists, Apple has changed the format.",
         )
-    return DiagnosticLogs(products, reader.left_out)
+    return DiagnosticLogs(products, reader.left_out + remarks.left_out)
 
 
 def trend_of(direction: object) -> int | None:

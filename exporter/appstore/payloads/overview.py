@@ -74,7 +74,7 @@ def parse_overview(document: object) -> Overview:
     reader = Reader()
     signatures = tuple(_signatures(document.get("signatures"), reader))
     goals = tuple(_goals(document.get("categories"), reader))
-    if reader.left_out and not (signatures or goals):
+    if reader.left_out["malformed"] and not (signatures or goals):
         raise BadAnswer(
             f"nothing in the answer could be understood ({dict(reader.left_out)})",
             remedy="The last good data stays. If it persists, Apple has changed the format.",
