@@ -7,8 +7,10 @@ from types import TracebackType
 from typing import Self
 
 from exporter.sandbox.appstore import AppStoreRequest, AppStoreSandbox, Fault, error_body
+from exporter.sandbox.diagnostics import SandboxLog, SandboxSignature
 from exporter.sandbox.points import Point
 from exporter.sandbox.receiver import OtlpFault, OtlpReceiver, OtlpRequest
+from exporter.sandbox.records import Record
 from exporter.sandbox.store import SandboxBuild, Store
 
 __all__ = [
@@ -19,8 +21,11 @@ __all__ = [
     "OtlpReceiver",
     "OtlpRequest",
     "Point",
+    "Record",
     "Sandbox",
     "SandboxBuild",
+    "SandboxLog",
+    "SandboxSignature",
     "Store",
     "error_body",
 ]
@@ -62,3 +67,10 @@ class Sandbox:
             "ASC_BASE_URL": self.appstore.url,
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.receiver.url,
         }
+
+    def newest_build(self) -> str:
+        """The first app's newest version that has diagnostics, as `com.example.harbour:7.40.0`."""
+        store, day = self.appstore.store, self.appstore.day()
+        app = store.apps[0]
+        versions = (b.version for b in store.builds(app.id, day) if store.signatures(b.id, day))
+        return f"{app.bundle_id}:{next(versions)}"

@@ -2,6 +2,9 @@
 
 A signature is a problem in one build. Its weight stands still on most days; on a day on which it moves, up
 to two logs are new. After four weeks with data nothing about a build moves any more.
+
+What is awkward is left to the lighter signatures: the two heaviest of each type always have logs, and these
+have metadata and call stacks.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any
 from exporter.sandbox.builds import DAYS_OF_CHANGE, DAYS_UNTIL_DATA, Platform, SandboxBuild, release_of
 from exporter.sandbox.dice import dice, number
 from exporter.sandbox.measurements import measured
-from exporter.sandbox.problems import Problem, problem, shares
+from exporter.sandbox.problems import Problem, leading, problem, shares
 from exporter.sandbox.stacks import category_of, signature_text, trees
 from exporter.sandbox.tables import DEVICES, SandboxApp
 
@@ -40,20 +43,20 @@ _MAC_SYSTEMS: tuple[str, ...] = ("macOS 14.1 (23B74)", "macOS 15.2 (24C101)")
 _MACS = ("Mac14_2", "Mac15_3")
 _PHONES_AND_PADS = tuple(device.model.replace(",", "_") for device in DEVICES if not device.is_family)
 
-# How many of 256 logs are awkward, and in which way; the others are ordinary.
+# How many of 256 logs of the lighter signatures are awkward, and in which way; the others are ordinary.
 _FORMS = (
-    (5, "no metadata"),
-    (5, "empty metadata"),
-    (6, "no tree"),
-    (5, "no tree in the list"),
-    (4, "no stack in the tree"),
-    (4, "no frame in the stack"),
-    (8, "tree as an object"),
-    (8, "no sample counts"),
-    (8, "no number"),
-    (8, "unknown fields"),
+    (9, "no metadata"),
+    (9, "empty metadata"),
+    (9, "no tree"),
+    (9, "no tree in the list"),
+    (9, "no stack in the tree"),
+    (9, "no frame in the stack"),
+    (12, "tree as an object"),
+    (12, "no sample counts"),
+    (12, "no number"),
+    (12, "unknown fields"),
     (20, "per thread"),
-    (5, "deep"),
+    (6, "deep"),
 )
 _FORM_OF_A_DIE = tuple(name for count, name in _FORMS for _ in range(count))
 
@@ -70,6 +73,7 @@ class SandboxSignature:
         weight: its share of its type, on the app's scale.
         insight: Apple's `insight`, or None.
         problem: which problem it is; the same in all builds that have it.
+        leads: whether it is among the heaviest of its type, which have logs, and ordinary ones.
         days: for how many days the build has had data; 0 is the first, 28 stands for all that follow.
     """
 
@@ -80,6 +84,7 @@ class SandboxSignature:
     weight: float
     insight: Json | None
     problem: Problem
+    leads: bool
     days: int
 
 
@@ -193,6 +198,12 @@ def _shares(observed: _Observed, kind: str, index: int | None = None) -> dict[in
     return shares(observed.seed, observed.app_id, kind, version, observed.platform)
 
 
+def _leads(observed: _Observed, about: Problem) -> bool:
+    return about.number in leading(
+        observed.seed, observed.app_id, about.type, observed.index, observed.platform
+    )
+
+
 def _signature(
     observed: _Observed, about: Problem, share: float, course: _Course, scale: int
 ) -> SandboxSignature:
@@ -206,6 +217,7 @@ def _signature(
         weight=_weight(moved, scale),
         insight=_insight(observed, about, share, scale),
         problem=about,
+        leads=_leads(observed, about),
         days=observed.days,
     )
 
@@ -238,12 +250,11 @@ def _insight(observed: _Observed, about: Problem, share: float, scale: int) -> J
 @lru_cache(maxsize=8192)
 def _course(observed: _Observed, kind: str, which: int) -> _Course:
     """Heavy ones are there from the first day and move often; light ones come later and go now and then."""
+    about = problem(observed.app_id, kind, which)
     chance = dice(observed.seed, observed.build_id, kind, which, "course")
-    share = _shares(observed, kind)[which]
-    heavy = share >= _HEAVY
+    heavy = _shares(observed, kind)[which] >= _HEAVY or _leads(observed, about)
     first = 0 if heavy or chance[63] % 2 else chance[62] % 6
-    newcomer = problem(observed.app_id, kind, which).is_newcomer
-    below = 200 if newcomer else 36 if heavy else 12
+    below = 200 if about.is_newcomer else 36 if heavy else 12
     days = range(first + 1, min(observed.days + 1, DAYS_OF_CHANGE))
     away = observed.days < DAYS_OF_CHANGE and chance[32 + observed.days // 2] < 12
     moves = tuple(day for day in days if chance[day] < below)
@@ -254,13 +265,15 @@ def _origins(observed: _Observed, about: Problem) -> Iterator[tuple[Problem, int
     """Where each log comes from, the oldest first: the problem, the day, and which one of that day.
 
     Every fifth problem also lists a log of its neighbour: Apple counts a hang under each of its blamed calls.
+    One that leads does so only if the neighbour leads too, whose logs then are ordinary as well.
     """
     course = _course(observed, about.type, about.number)
     neighbour = about.number - 1
     if about.number % 5 == 4 and neighbour in _shares(observed, about.type):
+        beside = problem(observed.app_id, about.type, neighbour)
         first = _course(observed, about.type, neighbour).first
-        if first <= course.first:
-            yield problem(observed.app_id, about.type, neighbour), first, 0
+        if first <= course.first and _leads(observed, about) <= _leads(observed, beside):
+            yield beside, first, 0
     chance = dice(observed.seed, observed.build_id, about.type, about.number, "logs")
     yield from ((about, course.first, n) for n in range(1 + chance[63] % 3))
     for day in course.moves:
@@ -271,7 +284,8 @@ def _log(
     app: SandboxApp, observed: _Observed, signature: SandboxSignature, about: Problem, day: int, n: int
 ) -> SandboxLog:
     thrown = dice(observed.seed, observed.build_id, about.type, about.number, day, n)
-    form = _FORM_OF_A_DIE[thrown[0]] if thrown[0] < len(_FORM_OF_A_DIE) else "ordinary"
+    awkward = thrown[0] < len(_FORM_OF_A_DIE) and not _leads(observed, about)
+    form = _FORM_OF_A_DIE[thrown[0]] if awkward else "ordinary"
     measurement = measured(about.type, thrown[1:5], readable=form != "no number")
     document: Json = {
         "diagnosticMetaData": {**measurement.metadata, **_metadata(app, observed, thrown[5:11])}
@@ -306,5 +320,5 @@ def _metadata(app: SandboxApp, observed: _Observed, thrown: bytes) -> Json:
 
 
 def _product_die(signature: SandboxSignature) -> int:
-    """Decides whether Apple has logs of a signature at all; of the heavy newcomers it always has."""
-    return 255 if signature.problem.is_newcomer else int(signature.id[:2], 16)
+    """Decides whether Apple has logs of a signature at all; of the heaviest it always has."""
+    return 255 if signature.leads else int(signature.id[:2], 16)

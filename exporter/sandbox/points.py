@@ -206,13 +206,13 @@ def _histogram_point(metric: Metric, point: HistogramDataPoint, resource: Attrib
     )
 
 
-def check_time(name: str, time_unix_nano: int, now: float) -> None:
+def check_time(name: str, time_unix_nano: int, now: float, oldest: int = OLDEST_SECONDS) -> None:
     """Raise RefusedError for a time, in ns, that backends do not take at `now`, in seconds."""
     seconds = time_unix_nano / 1e9
     if not time_unix_nano:
         raise RefusedError(f"{name}: without a time")
-    if seconds < now - OLDEST_SECONDS:
-        raise RefusedError(f"{name}: {now - seconds:.0f} s old; the limit is {OLDEST_SECONDS} s")
+    if seconds < now - oldest:
+        raise RefusedError(f"{name}: {now - seconds:.0f} s old; the limit is {oldest} s")
     if seconds > now + NEWEST_SECONDS:
         raise RefusedError(f"{name}: {seconds - now:.0f} s ahead; the limit is {NEWEST_SECONDS} s")
 

@@ -22,6 +22,7 @@ _VERSIONS_OF_A_NEWCOMER = 3
 _NEWCOMERS = 100_000  # their numbers begin here, far above those of the lasting problems
 _NEWCOMERS_SHARE = 0.5  # of all the others together
 _CROWDED = 4  # which of eight versions
+_LEADING = 0.9  # of the second largest share: weights drift by 5 %, and none below this then overtakes it
 _OWNERS = (
     "Account",
     "Payment",
@@ -126,6 +127,18 @@ def shares(seed: int, app_id: str, kind: str, index: int, platform: str) -> dict
         found[_NEWCOMERS + era] = _NEWCOMERS_SHARE * sum(found.values())
     total = sum(found.values())
     return {n: value / total for n, value in found.items()}
+
+
+@lru_cache(maxsize=2048)
+def leading(seed: int, app_id: str, kind: str, index: int, platform: str) -> frozenset[int]:
+    """The numbers of the problems of which, on any day, two are the heaviest of their type in a version.
+
+    Args:
+        index: the version's, as in `Release`.
+    """
+    weighed = shares(seed, app_id, kind, index, platform)
+    second = min(sorted(weighed.values(), reverse=True)[:2], default=0.0)
+    return frozenset(n for n, share in weighed.items() if share >= _LEADING * second)
 
 
 def _heaviness(seed: int, app_id: str, kind: str, index: int, platform: str, number: int) -> float:

@@ -1,7 +1,6 @@
 """Log records as the receiver keeps them, and the rules they are held to. Pure.
 
-As with points, the rules are those of the backends behind a Collector; each says whose it is. The window of
-time is that of metrics. Datadog takes log records up to 18 hours old, but nothing is sent here that late.
+As with points, the rules are those of the backends behind a Collector; each says whose it is.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from exporter.sandbox.points import (
 )
 
 LARGEST_RECORD = 256 << 10  # bytes; Datadog cuts at 1 MB, a Collector before Splunk sends 2 MiB at once
+OLDEST_RECORD_SECONDS = 18 * 3600  # Datadog
 LONGEST_KEY = 49  # Datadog: keys below 50 characters
 LONG_VALUES = frozenset({"code.stacktrace", "appstore.insight.populations"})
 
@@ -87,7 +87,7 @@ def _record(record: LogRecord, resource: Attributes, now: float) -> Record:
         raise RefusedError(
             f"event name {name[:80]!r}: a letter first, then up to 199 letters, digits, _ and ."
         )
-    check_time(name, record.time_unix_nano, now)
+    check_time(name, record.time_unix_nano, now, OLDEST_RECORD_SECONDS)
     _check_head(name, record)
     attributes = own_attributes(name, record.attributes, resource, long_values=LONG_VALUES)
     _check_attributes(name, attributes)

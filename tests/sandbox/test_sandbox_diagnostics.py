@@ -232,6 +232,28 @@ def test_awkward_logs_really_occur() -> None:
     assert forms["ordinary"] > forms.total() / 2
 
 
+def test_the_two_heaviest_of_each_type_and_build_have_ordinary_logs() -> None:
+    """What people look at first shows metadata and a call stack: each log of it, on each day."""
+    seen = Counter[str]()
+    for app in APPS:
+        for day in range(0, 60, 3):
+            for build in newest(app.id, day, 12):
+                for heaviest in two_heaviest(Store().signatures(build.id, day)):
+                    found = Store().logs(heaviest.id, day)
+                    assert found
+                    assert all(log.form == "ordinary" and any(frames(log)) for log in found)
+                    assert all(log.document["diagnosticMetaData"]["deviceType"] for log in found)
+                    seen[heaviest.type] += 1
+    assert seen.keys() == {"HANGS", "LAUNCHES", "DISK_WRITES", UNHEARD_OF}
+
+
+def two_heaviest(signatures: list[SandboxSignature]) -> Iterator[SandboxSignature]:
+    """The two of each type that weigh most on that day."""
+    for kind in {signature.type for signature in signatures}:
+        of_kind = [signature for signature in signatures if signature.type == kind]
+        yield from sorted(of_kind, key=lambda signature: -signature.weight)[:2]
+
+
 def test_awkward_forms_are_what_they_are_called() -> None:
     """Each form lacks or has what its name says."""
     assert all("diagnosticMetaData" not in log for log in of_form("no metadata"))
