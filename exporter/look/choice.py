@@ -1,7 +1,8 @@
-"""What a person chose to see: metrics, devices, platforms and percentiles. Pure."""
+"""What a person chose to see: metrics, devices, platforms and percentiles; signatures and logs. Pure."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -17,6 +18,14 @@ Row = Mapping[str, Any]
 
 _MOST_NAMED = 20
 _PERCENTILE_WORDS = {"fifty": "50", "ninety": "90"}
+_DIAGNOSTIC_TYPES = {
+    "hang": "HANGS",
+    "hangs": "HANGS",
+    "launch": "LAUNCHES",
+    "launches": "LAUNCHES",
+    "diskwrite": "DISK_WRITES",
+    "diskwrites": "DISK_WRITES",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +52,25 @@ class Choice:
     def insights(self, rows: Iterable[Document]) -> list[Document]:
         """The insights (`documents.insights`) that were chosen, with those of their populations that were.
 
-        Apple's insights name no platform: that choice leaves them in.
+        A population of which nobody knows the platform is on every platform.
         """
-        metric, device, _, percentile = self._options()
+        metric, device, platform, percentile = self._options()
         kept = []
         for row in rows:
             populations = [
                 population
                 for population in row["populations"]
-                if _chosen(device, population) and _chosen(percentile, population)
+                if _chosen(device, population)
+                and _chosen(percentile, population)
+                and (not population["platform"] or _chosen(platform, population))
             ]
             if _chosen(metric, row) and (populations or not row["populations"]):
                 kept.append({**row, "populations": populations})
         return kept
+
+    def given(self) -> list[str]:
+        """The options that were given, as they are called."""
+        return [option.name for option in self._options() if option.words]
 
     def unmatched(self, rows: Sequence[Row]) -> Iterator[str]:
         """A sentence for each word that fits none of the points, with what there is instead."""
@@ -63,6 +78,12 @@ class Choice:
             for word in option.words:
                 if not any(option.fits(word, row) for row in rows):
                     yield nothing_fits(option.name, word, (option.label(row) for row in rows))
+
+    def in_vain(self, rows: Sequence[Row]) -> bool:
+        """Whether one of the options alone fits none of the points."""
+        return any(
+            option.words and not any(_chosen(option, row) for row in rows) for option in self._options()
+        )
 
     def _options(self) -> tuple[_Option, _Option, _Option, _Option]:
         return (
@@ -78,6 +99,41 @@ class Choice:
                 lambda row: percentile_name(row["percentile"]),
             ),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class DiagnosticsChoice:
+    """Which diagnostics to show.
+
+    Args:
+        types: as `diagnostic_type` gives them; all if empty.
+        limit: the heaviest so many signatures of each type; of a file of logs, so many logs of each
+            signature. None for all.
+        logs: so many logs of each signature; None for all.
+        callstack: whether to show call stacks, and download the logs that they are in.
+        whole: whether a call stack has every one of its lines.
+    """
+
+    types: Sequence[str] = ()
+    limit: int | None = None
+    logs: int | None = None
+    callstack: bool = False
+    whole: bool = False
+
+    def given(self) -> list[str]:
+        """The options that were given, as they are called."""
+        options = {
+            "--type": self.types,
+            "--limit": self.limit,
+            "--logs": self.logs,
+            "--callstack": self.callstack,
+        }
+        return [name for name, value in options.items() if value]
+
+
+def diagnostic_type(word: str) -> str | None:
+    """`hangs`, `hang`, `HANGS`, `disk-writes`, `diskWrite` … → Apple's name; None for anything else."""
+    return _DIAGNOSTIC_TYPES.get(re.sub(r"[-_\s]", "", word).casefold())
 
 
 def nothing_fits(option: str, word: str, there: Iterable[str]) -> str:

@@ -17,7 +17,8 @@ from exporter.appstore.discovery import newest_versions
 from exporter.appstore.jsonapi import App, Build, printable
 from exporter.appstore.payloads.reader import platform_name
 from exporter.appstore.quota import Quota
-from exporter.errors import ConfigError, NotFound
+from exporter.errors import AppStoreError, ConfigError, NotFound
+from exporter.look.remedies import by_hand
 from exporter.settings import Account, Settings
 from exporter.state import recent_requests
 
@@ -41,10 +42,15 @@ class Connection:
         """The app with this Apple id, bundle id or name; upper and lower case do not matter.
 
         Raises:
-            ConfigError: several apps have this name.
+            ConfigError: several apps have this name, or it is that of a build.
             NotFound: the key sees no such app; near misses are named.
         """
-        return self._app(wanted, self.client.apps())
+        if _UUID.fullmatch(wanted):
+            raise _no_app(wanted, "APP")
+        apps = self.client.apps()
+        if not _named(wanted, apps) and (parts := _split(wanted, apps)) and _named(parts[0], apps):
+            raise _no_app(wanted, printable(parts[0], 80))
+        return self._app(wanted, apps)
 
     def build(self, wanted: str) -> str:
         """The id of the build that is meant by its id, `APP:VERSION` or `APP:VERSION:BUILDNUMBER`.
@@ -85,11 +91,10 @@ class Connection:
         raise NotFound(what, remedy=_near_apps(wanted, apps), where=self.where)
 
     def _build(self, wanted: str, apps: Sequence[App]) -> str:
-        """A name of an app may have colons of its own: the last one or two are tried for ours."""
-        splits = [wanted.rsplit(":", colons) for colons in (1, 2) if wanted.count(":") >= colons]
-        if not splits or not all(splits[0]):
+        parts = _split(wanted, apps)
+        if not parts:
             raise ConfigError(f"{_quoted(wanted)} names no build", remedy=_HOW_TO_NAME_A_BUILD)
-        name, version, *number = next((parts for parts in splits if _named(parts[0], apps)), splits[0])
+        name, version, *number = parts
         app = self._app(name, apps)
 
         def matches(build: Build) -> bool:
@@ -101,8 +106,8 @@ class Connection:
         listed = self.client.builds(app.id, enough=enough)
         found = [build for build in listed if matches(build)]
         if not found:
-            what = f"app {app.id} has no build {_quoted(':'.join([version, *number]))}"
-            raise NotFound(what, remedy=_near_builds(version, listed), where=self.where)
+            what = f"{_quoted(name)} has no build {_quoted(':'.join([version, *number]))}"
+            raise NotFound(what, remedy=_near_builds(name, version, listed), where=self.where)
         return self._one(wanted, found).id
 
     def _one(self, wanted: str, found: Sequence[Build]) -> Build:
@@ -131,6 +136,7 @@ def connected(
 
     Raises:
         ConfigError: there is no such account, several to choose from, or the key cannot be used.
+        AppStoreError: what went wrong on the connection; its remedy is for someone who asked by hand.
     """
     chosen = _account(settings, account)
     used = recent_requests(settings.state.path, chosen.key_id, clock() - _HOUR)
@@ -143,7 +149,11 @@ def connected(
         clock=clock,
         sleep=sleep,
     ) as client:
-        yield Connection(client, chosen, settings)
+        try:
+            yield Connection(client, chosen, settings)
+        except AppStoreError as error:
+            error.remedy = by_hand(error, settings.limits.key_share)
+            raise
 
 
 def bearer(
@@ -208,17 +218,44 @@ def _near_apps(wanted: str, apps: Sequence[App]) -> str:
     if near:
         return f"Did you mean {' or '.join(known[word] for word in near[:_MOST_NAMED])}?"
     ids = [app.bundle_id or app.id for app in apps]
-    more = ", …" if len(ids) > _MOST_NAMED else ""
-    return f"It sees: {', '.join(ids[:_MOST_NAMED])}{more}." if ids else "It sees no app at all."
+    return f"It sees {_first(ids, len(ids))}." if ids else "It sees no app at all."
 
 
-def _near_builds(version: str, listed: Sequence[Build]) -> str:
+def _split(wanted: str, apps: Sequence[App]) -> list[str]:
+    """Name of the app, version and perhaps build number; empty if these are not what it is made of.
+
+    A name of an app may have colons of its own: the last one or two are tried for ours.
+    """
+    splits = [wanted.rsplit(":", colons) for colons in (1, 2) if wanted.count(":") >= colons]
+    if not splits or not all(splits[0]):
+        return []
+    return next((parts for parts in splits if _named(parts[0], apps)), splits[0])
+
+
+def _no_app(wanted: str, app: str) -> ConfigError:
+    remedy = f"Give the app alone: {app}. `metrics` and `diagnostics` know builds."
+    return ConfigError(f"{_quoted(wanted)} is a build, and here an app is needed", remedy=remedy)
+
+
+def _near_builds(name: str, version: str, listed: Sequence[Build]) -> str:
+    """What there is instead of a version that the app does not have, or that has other build numbers."""
     numbers = [build.number for build in listed if build.version == version]
     if numbers:
-        return f"Version {version} has the build numbers {', '.join(numbers[:_MOST_NAMED])}."
+        return f"Version {version} has the build numbers {_first(numbers, len(numbers))}."
+    meant = next((build for build in listed if version and build.number == version), None)
+    if meant:
+        app = printable(name, 80)
+        return f"{version} is a build of {meant.version}: give {app}:{meant.version}:{version}."
     versions = list(dict.fromkeys(build.version for build in listed if build.version))
-    near = get_close_matches(version, versions, n=_MOST_NAMED) or versions[:_MOST_NAMED]
-    return f"It has {', '.join(near)}." if near else "It has no builds at all."
+    close = get_close_matches(version, versions, n=_MOST_NAMED)
+    near = [known for known in versions if known in close] or versions
+    return f"It has {_first(near, len(versions))}." if near else "It has no builds at all."
+
+
+def _first(names: Sequence[str], there_are: int) -> str:
+    """The first few, and how many there are if that is not all."""
+    shown = names[:_MOST_NAMED]
+    return ", ".join(shown) + (f" … ({there_are} in all)" if there_are > len(shown) else "")
 
 
 def _quoted(text: str) -> str:

@@ -6,7 +6,7 @@ by the readers that the exporter itself uses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +24,7 @@ Document = dict[str, Any]
 
 _TREND_WORDS = {1: "UP", 0: "UNDEFINED", -1: "DOWN"}
 _LARGEST_EXACT = 2.0**53
+_LONGEST_LINE = 10_000
 
 
 def app(found: App, *, selected: bool) -> Document:
@@ -62,9 +63,19 @@ def points(document: Mapping[str, object]) -> list[Document]:
     return found
 
 
-def insights(found: Insights | None) -> list[Document]:
-    """Apple's regressions and trends; numbers in Apple's unit, `deltaPercentage` in percent."""
-    return [_insight(insight) for insight in (found.found if found else ())]
+def insights(found: Insights | None, rows: Sequence[Document] = ()) -> list[Document]:
+    """Apple's regressions and trends; numbers in Apple's unit, `deltaPercentage` in percent.
+
+    Args:
+        rows: points, or sections of an overview: they know the units; points, which platform and marketing
+            name a device has.
+    """
+    units = {(row["metricCategory"], row["metric"]): row["unit"] for row in reversed(rows)}
+    devices = {row["device"]: row for row in reversed(rows) if "device" in row}
+    return [
+        _insight(insight, units.get((insight.category, insight.metric)), devices)
+        for insight in (found.found if found else ())
+    ]
 
 
 def signature(found: Signature) -> Document:
@@ -78,11 +89,15 @@ def signature(found: Signature) -> Document:
     }
 
 
-def logs(found: SignatureLogs, *, stacks: bool) -> Document:
+def logs(
+    found: SignatureLogs, *, stacks: bool, whole: bool = False, most_logs: int | None = None
+) -> Document:
     """The logs of a signature with Apple's remarks.
 
     Args:
         stacks: whether each log gets its call stack, as `callStack`: lines for people.
+        whole: whether a call stack has a line for each of its frames, instead of those that matter most.
+        most_logs: how many logs, the first; None for all. `logCount` says how many there are.
     """
     return {
         "signatureId": found.signature_id,
@@ -90,12 +105,34 @@ def logs(found: SignatureLogs, *, stacks: bool) -> Document:
             {"insightsCategory": remark.category, "insightsString": remark.text, "insightsURL": remark.url}
             for remark in found.insights
         ],
-        "diagnosticLogs": [_log(log, stacks) for log in found.logs],
+        "logCount": len(found.logs),
+        "diagnosticLogs": [
+            _log(log, _stack(log, whole) if stacks else None) for log in found.logs[:most_logs]
+        ],
     }
 
 
-def overview(found: Overview) -> Document:
-    """The top signatures and the goals of an `xcodeOverview`."""
+def sections(document: Mapping[str, object]) -> list[Document]:
+    """Each section of an `xcodeOverview` document that says what it measures, with its unit."""
+    reader = Reader()
+    return [
+        {
+            "metricCategory": reader.text(category.get("identifier")),
+            "metric": reader.text(section.get("identifier")),
+            "unit": _overview_unit(section.get("unit"), reader),
+        }
+        for category in reader.objects(document.get("categories"))
+        for section in reader.objects(category.get("sections"))
+    ]
+
+
+def overview(found: Overview, rows: Sequence[Document]) -> Document:
+    """The top signatures and the goals of an `xcodeOverview`.
+
+    Args:
+        rows: its sections, which know the units.
+    """
+    units = {(row["metricCategory"], row["metric"]): row["unit"] for row in reversed(rows)}
     return {
         "platform": found.platform,
         "latestVersion": found.latest_version,
@@ -119,6 +156,7 @@ def overview(found: Overview) -> Document:
                 "device": goal.device,
                 "percentile": goal.percentile,
                 "value": _plain(goal.value),
+                "unit": units.get((goal.category, goal.metric)),
             }
             for goal in found.goals
         ],
@@ -175,11 +213,18 @@ def _breakdown(raw: object, reader: Reader) -> Iterator[Document]:
         yield {"subSystemLabel": label, "value": _plain(value)}
 
 
-def _insight(found: Insight) -> Document:
+def _overview_unit(raw: object, reader: Reader) -> Document:
+    """An object with `identifier` and `displayName`, or a text."""
+    unit = raw if isinstance(raw, dict) else {"identifier": raw}
+    return {name: reader.text(unit.get(name)) for name in ("identifier", "displayName")}
+
+
+def _insight(found: Insight, unit: Document | None, devices: Mapping[str, Document]) -> Document:
     return {
         "kind": found.kind,
         "metricCategory": found.category,
         "metric": found.metric,
+        "unit": unit,
         "subSystemLabel": found.subsystem,
         "latestVersion": found.latest_version,
         "referenceVersions": list(found.reference_versions),
@@ -189,6 +234,8 @@ def _insight(found: Insight) -> Document:
         "populations": [
             {
                 "device": population.device,
+                "deviceMarketingName": devices.get(population.device, {}).get("deviceMarketingName", ""),
+                "platform": devices.get(population.device, {}).get("platform", ""),
                 "percentile": population.percentile,
                 "latestVersionValue": _plain(population.latest),
                 "referenceAverageValue": _plain(population.reference),
@@ -205,7 +252,7 @@ def _trend(direction: int, references: Iterable[tuple[str, float]]) -> Document:
     return {"direction": _TREND_WORDS[direction], "referenceVersions": versions}
 
 
-def _log(log: Log, stacks: bool) -> Document:
+def _log(log: Log, stack: list[str] | None) -> Document:
     metadata = {
         "event": log.event,
         "eventDetail": log.detail,
@@ -223,7 +270,14 @@ def _log(log: Log, stacks: bool) -> Document:
         "blamedFrame": _frame(first) if first else None,
         "blameFrames": [_frame(frame) for stack in log.stacks for frame in stack if frame.blamed],
     }
-    return {**shown, "callStack": render(log.stacks).split("\n") if log.stacks else []} if stacks else shown
+    return shown if stack is None else {**shown, "callStack": stack}
+
+
+def _stack(log: Log, whole: bool) -> list[str]:
+    if not any(log.stacks):
+        return []
+    most = {"most_lines": sum(map(len, log.stacks)), "longest_line": _LONGEST_LINE} if whole else {}
+    return render(log.stacks, **most).split("\n")
 
 
 def _frame(frame: Frame) -> Document:

@@ -82,18 +82,43 @@ def _loaded(body: bytes) -> object:
     try:
         return _decoded(body)
     except httpx.RemoteProtocolError:
-        raise ValueError("the file ends in the middle of its JSON") from None
+        text = body.decode("utf-8", "replace")
+        raise ValueError(_broken_off(text)) from None
     except BadAnswer as error:
         raise ValueError(error.what.replace("the answer's", "the file's")) from None
     except json.JSONDecodeError as error:
-        if error.pos >= len(error.doc.rstrip()):
-            raise ValueError("the file ends in the middle of its JSON") from None
-        if error.msg == "Extra data":
-            raise ValueError("the file is JSON with something behind it") from None
-    except ValueError:
-        pass
-    beginning = printable(body[:1000].decode("utf-8", "replace"), 60)
-    raise ValueError(f"the file is no JSON: it begins with “{beginning}”")
+        raise ValueError(_no_json(error.doc, error.pos, error.msg)) from None
+    except UnicodeDecodeError as error:
+        before = body[: error.start].decode(error.encoding, "replace")
+        text = body.decode(error.encoding, "replace")
+        raise ValueError(_no_json(text, len(before), f"not {error.encoding}")) from None
+    except ValueError as error:
+        raise ValueError(f"the file is no JSON: {printable(str(error), 100)}") from None
+
+
+def _no_json(text: str, place: int, why: str) -> str:
+    """Say how and where the text stops being JSON.
+
+    Args:
+        place: up to where it was read.
+        why: the parser's words.
+    """
+    if text.lstrip()[:1] not in ("{", "["):
+        return f"the file is no JSON: it begins with “{printable(text[:1000], 60)}”"
+    if why == "Extra data":
+        return f"the file is JSON with something behind it, at {_where(text, place)}"
+    if place >= len(text.rstrip()) or text.rstrip()[-1] not in "}]":
+        return _broken_off(text)
+    return f"the file's JSON is broken at {_where(text, place)}: {why[:1].lower()}{why[1:]}"
+
+
+def _broken_off(text: str) -> str:
+    return f"the file ends in the middle of its JSON, at {_where(text, len(text.rstrip()))}"
+
+
+def _where(text: str, place: int) -> str:
+    line = text.count("\n", 0, place) + 1
+    return f"line {line}, character {place - text.rfind(chr(10), 0, place)}"
 
 
 def _decoded(body: bytes) -> object:
@@ -141,7 +166,7 @@ def _looks_like(document: object, body: bytes) -> str:
     if not isinstance(document, dict):
         return "JSON, but not an object"
     if isinstance(document.get("errors"), list):
-        return "an error of App Store Connect: " + " ".join(filter(None, error_summary(body)))
+        return "an error of App Store Connect: " + " ".join(filter(None, error_summary(body))).rstrip(".")
     if isinstance(document.get("data"), list):
         kind = printable(_type(document), 60)
         return f"a listing of {kind}" if kind else "a listing that does not say of what"

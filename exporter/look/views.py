@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from exporter.convert.metrics import percentile_name, version_key
+from exporter.appstore.versions import version_key
+from exporter.convert.metrics import percentile_name
 from exporter.look.choice import Row
-from exporter.look.tables import Column, cut, least_width, number, table, wrapped
+from exporter.look.tables import Column, least_width, number, table, wrapped
 
 _TRENDS = {"UP": "up", "DOWN": "down", "UNDEFINED": "-"}
 
@@ -50,40 +51,14 @@ def metrics(rows: Sequence[Row], width: int | None) -> str:
     if not rows:
         return "No metrics."
     versions = sorted({row["version"] for row in rows}, key=version_key)
-    left_out: list[str] = []
-    columns, cells = _by_version(rows, versions)
-    while width and len(versions) > 1 and least_width(columns, cells) > width:
-        left_out.append(versions.pop(0))
-        columns, cells = _by_version(rows, versions)
-    lines = table(columns, cells, width)
+    lines, left_out = by_version(lambda some: _columns(rows, some), versions, width, least=1)
     if left_out:
         remark = f"Not shown for lack of room: {', '.join(left_out)}. --json shows all."
         lines += ["", *wrapped(remark, width, "")]
+    if parted := sum(bool(row["percentageBreakdown"]) for row in rows):
+        remark = f"Values with a percentageBreakdown by subsystem: {parted}. --json shows it."
+        lines += ["", *wrapped(remark, width, "")]
     return "\n".join(lines)
-
-
-def insights(rows: Sequence[Row], points: Sequence[Row], width: int | None) -> str:
-    """Apple's regressions and trends, a line for each population, with Apple's sentence below it.
-
-    Args:
-        points: those of the same answer, which know the units.
-    """
-    if not rows:
-        return "No regressions and no upward trends."
-    columns = [Column("insight"), Column("metric"), Column("device", "text"), Column("percentile")]
-    columns += [Column("latest", "number"), Column("reference", "number"), Column("unit")]
-    columns += [Column("change", "number"), Column("impact")]
-    units = {(row["metricCategory"], row["metric"]): _unit(row) for row in points}
-    told = [(row, population) for row in rows for population in row["populations"] or [{}]]
-    cells = [_insight(row, population, units) for row, population in told]
-    heading, *lines = table(columns, cells, width)
-    shown, said = [heading], {""}
-    for line, (row, population) in zip(lines, told, strict=True):
-        shown.append(line)
-        for sentence in (row["summaryString"], population.get("summaryString", "")):
-            shown += wrapped(sentence, width, "    ") if sentence not in said else ()
-            said.add(sentence)
-    return "\n".join(shown)
 
 
 def signatures(rows: Sequence[Row], width: int | None) -> str:
@@ -101,15 +76,15 @@ def signatures(rows: Sequence[Row], width: int | None) -> str:
 
 def logs(row: Row, heading: str, width: int | None) -> str:
     """The logs of one signature: Apple's remarks, then each log with what it is about and its call stack."""
-    lines = [heading if width is None else cut(heading, width)]
+    lines = [heading]
     for remark in row["diagnosticInsights"]:
         category = f"[{remark['insightsCategory']}] " if remark["insightsCategory"] else ""
         lines += wrapped(f"Apple: {category}{remark['insightsString']}".rstrip(), width, "  ")
         lines += [f"  {remark['insightsURL']}"] if remark["insightsURL"] else []
     found = row["diagnosticLogs"]
     for place, log in enumerate(found, start=1):
-        lines += _log(log, f"log {place} of {len(found)}", width)
-    return "\n".join(lines if found else [*lines, "  no logs"])
+        lines += _log(log, f"log {place} of {row['logCount']}", width)
+    return "\n".join(lines if found else [*lines, "  Apple gave no logs for this signature"])
 
 
 def overview(row: Row, width: int | None) -> str:
@@ -126,58 +101,79 @@ def overview(row: Row, width: int | None) -> str:
     ]
     lines += table(columns, tops, width) if tops else ["No signatures."]
     columns = [Column("metric", "text"), Column("device", "text"), Column("percentile")]
-    columns += [Column("goal", "number")]
+    columns += [Column("goal", "number"), Column("unit")]
     goals = [
-        (_metric(goal), goal["device"], _percentile(goal), number(goal["value"])) for goal in row["goals"]
+        (*(metric_of(goal), goal["device"], percentile_of(goal)), number(goal["value"]), unit_of(goal) or "-")
+        for goal in row["goals"]
     ]
     return "\n".join([*lines, "", *(table(columns, goals, width) if goals else ["No goals."])])
 
 
-def _by_version(rows: Sequence[Row], versions: Sequence[str]) -> tuple[list[Column], list[list[str]]]:
+def by_version(
+    made: Callable[[Sequence[str]], tuple[list[Column], list[list[str]]]],
+    versions: Sequence[str],
+    width: int | None,
+    *,
+    least: int,
+) -> tuple[list[str], list[str]]:
+    """A table with columns for versions, without the oldest where the terminal is too narrow.
+
+    Args:
+        made: gives columns and cells for these versions.
+        versions: the oldest first.
+        least: how many versions are kept even where they do not fit.
+
+    Returns:
+        The lines, and the versions left out.
+    """
+    first = 0
+    columns, cells = made(versions)
+    while width and len(versions) - first > least and least_width(columns, cells) > width:
+        first += 1
+        columns, cells = made(versions[first:])
+    return table(columns, cells, width), list(versions[:first])
+
+
+def value_of(row: Row) -> str:
+    """A point's value with its error margin and Apple's word for it: `1182.3 ±15.4 fair`."""
+    margin = "" if row["errorMargin"] is None else f" ±{number(row['errorMargin'])}"
+    goal = f" {row['goal'].lower()}" if row["goal"] else ""
+    return f"{number(row['value'])}{margin}{goal}"
+
+
+def metric_of(row: Row) -> str:
+    """`LAUNCH/launchTime`."""
+    return f"{row['metricCategory']}/{row['metric']}"
+
+
+def unit_of(row: Row) -> str:
+    """The unit's short name, or what there is; empty if nobody knows."""
+    return str(row["unit"]["displayName"] or row["unit"]["identifier"]) if row["unit"] else ""
+
+
+def percentile_of(row: Row) -> str:
+    """`p50`, or a dash."""
+    return percentile_name(row["percentile"]) or "-"
+
+
+def _columns(rows: Sequence[Row], versions: Sequence[str]) -> tuple[list[Column], list[list[str]]]:
     """Columns and cells; of a point that comes twice the first one counts."""
     series: dict[tuple[str, ...], tuple[Row, dict[str, str]]] = {}
     for row in rows:
-        key = _metric(row), row["platform"], row["device"], row["percentile"]
-        series.setdefault(key, (row, {}))[1].setdefault(row["version"], _value(row))
+        key = metric_of(row), row["platform"], row["device"], row["percentile"]
+        series.setdefault(key, (row, {}))[1].setdefault(row["version"], value_of(row))
     columns = [Column("metric"), Column("unit"), Column("platform"), Column("device", "text")]
     columns += [Column("percentile"), *(Column(version or "-", "number") for version in versions)]
     cells = [
         [
-            *(_metric(row), _unit(row), row["platform"]),
-            *(row["deviceMarketingName"] or row["device"], _percentile(row)),
+            *(metric_of(row), unit_of(row), row["platform"]),
+            *(row["deviceMarketingName"] or row["device"], percentile_of(row)),
             *(values.get(version, "") for version in versions),
             number((row["recommendedMetricGoal"] or {}).get("value")),
         ]
         for row, values in series.values()
     ]
     return [*columns, Column("goal", "number")], cells
-
-
-def _value(row: Row) -> str:
-    return f"{number(row['value'])} {row['goal'].lower()}" if row["goal"] else number(row["value"])
-
-
-def _metric(row: Row) -> str:
-    return f"{row['metricCategory']}/{row['metric']}"
-
-
-def _unit(row: Row) -> str:
-    return str(row["unit"]["displayName"] or row["unit"]["identifier"])
-
-
-def _percentile(row: Row) -> str:
-    return percentile_name(row.get("percentile", "")) or "-"
-
-
-def _insight(row: Row, population: Row, units: dict[tuple[str, str], str]) -> tuple[str, ...]:
-    delta = population.get("deltaPercentage")
-    return (
-        *(row["kind"], _metric(row), population.get("device", "-"), _percentile(population)),
-        *(number(population.get("latestVersionValue")), number(population.get("referenceAverageValue"))),
-        units.get((row["metricCategory"], row["metric"]), "-"),
-        "-" if delta is None else f"{'+' if delta > 0 else ''}{number(delta)} %",
-        "high" if row["highImpact"] else "-",
-    )
 
 
 def _signature(row: Row) -> tuple[str, str, str, str]:
@@ -192,12 +188,12 @@ def _log(log: Row, heading: str, width: int | None) -> Iterator[str]:
     yield from wrapped(", ".join([heading, *_metadata(log["diagnosticMetaData"])]), width, "  ")
     if "callStack" not in log:
         yield f"    blamed: {_frame(log['blamedFrame'])}"
-    for line in log.get("callStack", ()):
-        yield "    " + (line if width is None else cut(line, max(width - 4, 1)))
+    else:  # never cut: the end of a line is its file and line
+        yield from ("    " + line for line in log["callStack"] or ["no call stack"])
 
 
 def _metadata(about: Row) -> Iterator[str]:
-    yield from (about[name] for name in ("deviceType", "osVersion") if name in about)
+    yield from (about[name] for name in ("deviceType", "osVersion", "bundleId") if name in about)
     version, build = about.get("appVersion", ""), about.get("buildVersion", "")
     if version or build:
         yield f"version {version} ({build})" if version and build else f"version {version or f'({build})'}"
