@@ -10,14 +10,16 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from exporter import cli
-from exporter.convert import catalogue, comparison
+from exporter import cli, errors, logs
+from exporter.appstore.payloads.diagnostics import Signature, parse_logs
+from exporter.convert import catalogue, comparison, recognition, rendering
+from exporter.convert.diagnostics import Context, ConvertedLogs, Origin, convert_logs
 from exporter.convert.distributions import BOUNDS
 from exporter.settings import Settings, json_schema
 
@@ -43,6 +45,7 @@ def generated() -> dict[str, str]:
         "docs/metrics.md": NOTICE + "".join(metrics_page()),
         "docs/configuration.md": NOTICE + "".join(configuration_page()),
         "docs/commands.md": NOTICE + "".join(commands_page()),
+        "docs/operating.md": NOTICE + "".join(operating_page()),
         "config/exporter.schema.json": json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n",
     }
 
@@ -178,6 +181,72 @@ def _findings() -> Iterator[str]:
     for event in catalogue.EVENTS:
         yield f"\n### `{event.name}`\n\n{event.description}.\n\n"
         yield table(("Attribute", "What it says"), [(f"`{k}`", v) for k, v in event.attributes.items()])
+    yield from _problems()
+
+
+_LOG = {  # what App Store Connect might send
+    "event": "hang",
+    "eventDetail": "Hang of 2.35 sec",
+    "osVersion": "iPhone OS 17.4.1 (21E236)",
+    "appVersion": "2.0",
+    "buildVersion": "310",
+    "deviceType": "iPhone14_5",
+    "platformArchitecture": "arm64e",
+}
+
+
+def _problems() -> Iterator[str]:
+    """An example of an event, and by what rules problems are recognised and stacks rendered."""
+    (event,) = _example().events
+    attributes = dict(event.attributes or {})
+    stack = str(attributes.pop("code.stacktrace"))
+    shown = {"severity": event.severity_text, "body": event.body, "attributes": attributes}
+    yield (
+        "\n### An example\n\n"
+        f"```json\n{json.dumps(shown, indent=2, ensure_ascii=False)}\n```\n\n"
+        f"and its `code.stacktrace`:\n\n```text\n{stack}\n```\n\n"
+        "### Which problem it is\n\n"
+        "`appstore.diagnostic.fingerprint` is the same for the same problem, whatever the signature's id, "
+        f"over builds, devices and OS versions. {_paragraphs(recognition.recognise)[1]}\n\n"
+        f"{_paragraphs(recognition.recognise)[2]}\n\n"
+        "A problem is remembered for 180 days after it was last seen. It is *new* in a version if it was "
+        "seen in none before, by its stack or by the text of its signature. That can be told when all "
+        "earlier versions that are held (`diagnostics.versions`) were looked at: their signatures, and of "
+        "those of the same type the logs of at least one. So nothing is called new on the first look at an "
+        "app; nor is a problem that no name tells, but only an address, which is another one in each "
+        "build.\n\n"
+        "### How a stack is read\n\n"
+        f"{_paragraphs(rendering.render)[2]}\n\n{_paragraphs(rendering.render)[3]}\n"
+    )
+
+
+def _paragraphs(function: Callable[..., object]) -> list[str]:
+    """Those of its docstring, each in one line."""
+    return [" ".join(part.split()) for part in (inspect.getdoc(function) or "").split("\n\n")]
+
+
+def _example() -> ConvertedLogs:
+    """One log, as it leaves."""
+    frames = [
+        {"symbolName": "pread", "binaryName": "libsystem_kernel.dylib", "sampleCount": 40},
+        {"symbolName": "-[NSURLSession wait]", "binaryName": "CFNetwork", "sampleCount": 13},
+    ]
+    blamed = {
+        "symbolName": "Shop.Checkout.pay()",
+        "binaryName": "Shop",
+        "fileName": "Checkout.swift",
+        "lineNumber": "42",
+        "sampleCount": 53,
+        "isBlameFrame": True,
+        "subFrames": frames,
+    }
+    root = {"symbolName": "main", "binaryName": "Shop", "sampleCount": 53, "subFrames": [blamed]}
+    log = {"diagnosticMetaData": _LOG, "callStackTree": [{"callStacks": [{"callStackRootFrames": [root]}]}]}
+    document = {"productData": [{"signatureId": "35fd8da9", "diagnosticLogs": [log]}]}
+    signature = Signature("35fd8da9", "HANGS", "Shop.Checkout.pay() + 48", 0.62, None, ())
+    context = Context(signature, Origin("2.0", "310", "iOS"), "", None, {}, comparable=True)
+    answer = json.loads(json.dumps(document), parse_int=float)  # as App Store Connect's are read
+    return convert_logs(parse_logs(answer).products, context, seen=(), observed_at=0)
 
 
 def _fixed(metrics: tuple[catalogue.FixedMetric, ...]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -271,6 +340,90 @@ def commands_page() -> Iterator[str]:
     for name, command in sorted(cli.main.commands.items()):
         child = click.Context(command, info_name=name, parent=context, **settings)
         yield f"\n## {name}\n\n```text\n{command.get_help(child)}\n```\n"
+
+
+def operating_page() -> Iterator[str]:
+    """What the log and the failures mean, and what to do about them."""
+    yield (
+        "# Operating\n\n"
+        "[Where to look first](#where-to-look-first) · [The log](#the-log) · "
+        "[Failures, by reason](#failures-by-reason) · "
+        "[What is put off, and since when](#what-is-put-off-and-since-when) · "
+        "[What is left out](#what-is-left-out)\n\n"
+        "## Where to look first\n\n"
+        "1. `GET /readyz` (`http.listen`): 200, or 503 with a line for each trouble, which says what to do. "
+        "A restart mends none of them.\n"
+        "2. `GET /`: the same, and for each account its last poll, what waits, and when each app was last "
+        "answered.\n"
+        "3. The log, from the last `poll` or `delivery` that was no `info` upwards.\n"
+        "4. `perfpower-exporter check`: configuration, state, endpoint, key, apps and rate limit, one by "
+        "one. It writes nothing, and may run beside the exporter.\n\n"
+        "While App Store Connect does not answer, the last good data is re-sent: charts stay, and "
+        "`appstore.exporter.data.age` grows. While the endpoint does not answer, what it is owed is kept in "
+        "the state file: `appstore.exporter.outbox.depth` grows. `GET /livez` fails only when the process is "
+        "stuck; restart it then.\n\n"
+        "Exit status of the commands: 0, all went well; 1, something failed; 2, the configuration or the "
+        "command line is wrong; 130, Ctrl-C; 141, nobody reads the pipe any more. `run` ends with 0 after "
+        "SIGTERM and Ctrl-C.\n\n"
+        "## The log\n\n"
+        "On standard error, a JSON object a line; aligned text on a terminal or with `log.format: console`. "
+        "`event` is one of these; fields without a value are left out. Libraries' warnings come in the same "
+        "form, with their sentence as the event.\n\n"
+    )
+    yield table(
+        ("Event", "Level", "What it means", "What to do"),
+        [
+            (f"`{name}`", ", ".join(event.levels), event.meaning, event.remedy or "Nothing.")
+            for name, event in sorted(logs.EVENTS.items())
+        ],
+    )
+    yield (
+        "\n## Failures, by reason\n\n"
+        "`reason` of `poll.failed`, of `heartbeat.failed` and of the metric `appstore.exporter.failures`. "
+        "The message beside it names the account, the app and the remedy for that very case; this is the "
+        "gist.\n\n"
+    )
+    yield table(("Reason", "What it means", "What to do"), [*_failures()])
+    yield (
+        "\n## What is put off, and since when\n\n"
+        "The exporter takes no more than its share of the key's hour (`limits.key_share`). What does not fit "
+        "waits for the next poll: the least important first, and what has waited for more than a day takes "
+        "every second turn. Nothing is lost by it, it comes later.\n\n"
+        "- The log, `cycle.deferred`: `of` is how many steps of each kind, `waits_for_next_poll` the same by "
+        'app (`{"com.example.harbour": {"logs": 137}}`), `oldest_wait_hours` how long the first of them has '
+        "waited already (left out if all were put off for the first time), `allowance` how many requests the "
+        "poll had, `next_poll` when it goes on (left out where there is no schedule), `reason` what put them "
+        "off.\n"
+        "- The status page: kinds, numbers and the oldest wait of each account.\n"
+        "- The metric `appstore.exporter.deferred`, by `account` and `what`.\n"
+        "- `perfpower-exporter plan`: each step, what it costs, and `wait` before those that do not fit. "
+        "When nothing can be asked at all, it shows what is known, and when the next request becomes "
+        "free.\n\n"
+        "After the first poll, or a release, logs may wait for some polls. If the oldest wait grows from day "
+        "to day, the share is too small for what is wanted: raise `limits.key_share`, give the exporter a "
+        "key of its own, or lower `diagnostics.versions`.\n\n"
+        "## What is left out\n\n"
+        "`left_out` of `poll`, and the metric `appstore.exporter.points.left_out`, count what Apple sent and "
+        "did not become a point, by reason; [the reasons](metrics.md#what-is-left-out-and-why) are beside "
+        "the metrics. What the endpoint did not take is counted in `appstore.exporter.points.rejected` and "
+        "`appstore.exporter.events.rejected`.\n"
+    )
+
+
+def _failures() -> Iterator[tuple[str, str, str]]:
+    for error in _kinds(errors.ExporterError):
+        yield f"`{error.reason}`", " ".join((inspect.getdoc(error) or "").split()), error.advice
+    for reason, (meaning, advice) in errors.NOT_FROM_APPLE.items():
+        yield f"`{reason}`", meaning, advice
+
+
+def _kinds(base: type[errors.ExporterError]) -> Iterator[type[errors.ExporterError]]:
+    """The kinds of errors that stand for themselves, in the order of the tree."""
+    for kind in base.__subclasses__():
+        if kind.__module__ == errors.__name__:
+            if kind is not errors.AppStoreError:  # its kinds say what happened
+                yield kind
+            yield from _kinds(kind)
 
 
 def broken_links() -> Iterator[str]:

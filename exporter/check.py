@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -14,29 +14,34 @@ from pathlib import Path
 from typing import Any
 
 from exporter.appstore.plan import Step
+from exporter.appstore.quota import Quota
 from exporter.convert.catalogue import DIAGNOSTIC_METRICS, INSIGHT_METRICS
+from exporter.cycle import Outlook
+from exporter.errors import AppStoreError
 from exporter.otlp.encode import Body
 from exporter.otlp.sink import NO_EVENTS, Outcome, Sink
 from exporter.report import CycleReport
 from exporter.service import Exporter
 from exporter.settings import Account, Settings
 from exporter.state import State, recent_requests, unreadable
+from exporter.state.diagnostics import Diagnostics
 
 _NOTHING = Body(b"", 0)  # an ExportMetricsServiceRequest without metrics: valid, and it adds nothing
 _NO_EVENT = Body(b"", 0, "logs")
+_MARKS = {True: "✓", False: "✗", None: "–"}
 # Insights and diagnostics come whatever the filters of the metrics let through.
 _NO_METRICS = {metric.name for metric in (*INSIGHT_METRICS, *DIAGNOSTIC_METRICS)}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of `check`."""
+    """One line of `check`; `good` is None for a number that proves nothing, such as after a failure."""
 
-    good: bool
+    good: bool | None
     text: str
 
     def __str__(self) -> str:
-        return f"{'✓' if self.good else '✗'} {self.text}"
+        return f"{_MARKS[self.good]} {self.text}"
 
 
 def rehearse(settings: Settings, sink: Sink, log: Any) -> Exporter:
@@ -52,30 +57,54 @@ def planned(settings: Settings, sink: Sink, log: Any) -> Iterator[str]:
     """Lines with what a poll would ask for now, in its order, and what the key's hour leaves for it.
 
     Costs what listing the apps and their builds costs; works beside a running exporter, on a copy of its
-    state.
+    state. Where our share does not suffice for the listing, the lines say so, and show what the state knows.
+    What one account's poll is going to take is no longer there for the next one with the same key.
 
     Raises:
-        AppStoreError: an account cannot be listed.
+        AppStoreError: after all lines, if an account or one of its apps could not be listed.
     """
     with (
         closing(State(None, copy_of=settings.state.path)) as state,
         closing(Exporter(settings, state, sink, log=log, own_metrics=False)) as exporter,
     ):
+        taken: Counter[str] = Counter()  # by key
+        failures: list[AppStoreError] = []
         for account in settings.accounts:
-            plan = exporter.plan(account.name)
-            quota, now = exporter.quotas[account.key_id], time.time()
-            yield (
-                f"account {account.name}: {plan.cost} of at least "
-                f"{plan.cost + sum(step.cost for step in plan.deferred)} requests fit; the key has "
-                f"{quota.remaining} of {quota.limit} left this hour, and our share leaves "
-                f"{quota.allowance(now)}"
-            )
-            yield f"  {'':>4}  {'what':<14} {'requests':>8}  app"
-            for fits, steps in (("", plan.steps), ("wait", plan.deferred)):
-                for step in steps:
-                    yield f"  {fits:>4}  {step.what:<14} {step.cost:>8}  {_about(step)}"
-            yield "  The list of apps comes first and costs one. One follows for the logs of each signature"
-            yield "  that turns out to be new, or of another weight than when its logs were read."
+            key_id = account.key_id
+            try:
+                outlook = exporter.plan(account.name, taken[key_id])
+            except AppStoreError as error:
+                failures.append(error)
+                continue
+            failures += outlook.failures
+            yield from _outlook(account.name, outlook, exporter.quotas[key_id], taken[key_id])
+            taken[key_id] += outlook.plan.cost
+    yield from map(str, failures[1:])
+    if failures:
+        raise failures[0]
+
+
+def _outlook(account: str, outlook: Outlook, quota: Quota, taken: int) -> Iterator[str]:
+    plan = outlook.plan
+    total = plan.cost + sum(step.cost for step in plan.deferred)
+    if outlook.refused:
+        yield f"account {account}: nothing can be asked now: {outlook.refused.what}. {outlook.refused.remedy}"
+        yield f"  From what earlier polls stored, at least {total} requests wait:"
+    else:
+        yield (
+            f"account {account}: {plan.cost} of at least {total} requests fit; the key has "
+            f"{quota.remaining} of {quota.limit} left this hour, and our share leaves {outlook.allowance}"
+            + (f", without the {taken} of accounts above with the same key" if taken else "")
+        )
+    yield f"  {'':>4}  {'what':<14} {'requests':>8}  app"
+    for fits, steps in (("", plan.steps), ("wait", plan.deferred)):
+        for step in steps:
+            yield f"  {fits:>4}  {step.what:<14} {step.cost:>8}  {_about(step)}"
+    yield "  The list of apps comes first and costs one. One follows for the logs of each signature"
+    yield "  that turns out to be new, or of another weight than when its logs were read."
+    if outlook.listing:
+        yield f"  The listing for this plan took {outlook.listing}, which are off our share here. A poll"
+        yield "  takes them for somebody else's, so up to as many more may fit into it."
 
 
 def _about(step: Step) -> str:
@@ -100,14 +129,14 @@ def check(settings: Settings, sink: Sink, log: Any) -> Iterator[Finding]:
     exporter = rehearse(settings.model_copy(update={"diagnostics": diagnostics}), sink, log)
     with closing(exporter.state), closing(exporter):
         for account in settings.accounts:
-            yield from _account(exporter, account)
+            yield from _account(exporter, account, logs=settings.diagnostics.logs)
     if settings.diagnostics.logs and settings.diagnostics.versions:
         yield Finding(
             True, "logs of diagnostics: not asked for; `once --dry-run` counts their histograms too"
         )
 
 
-def _account(exporter: Exporter, account: Account) -> Iterator[Finding]:
+def _account(exporter: Exporter, account: Account, *, logs: bool) -> Iterator[Finding]:
     report = exporter.poll(account.name)
     assert report is not None  # noqa: S101  # only a process that is ending has none
     for error in report.failures:
@@ -117,14 +146,29 @@ def _account(exporter: Exporter, account: Account) -> Iterator[Finding]:
     quota = exporter.quotas[account.key_id]
     share = int(exporter.settings.limits.key_share * quota.limit)
     if quota.remaining is not None:
+        cost = f"one poll costs {report.requests}{_more_for_logs(exporter, account) if logs else ''}"
         yield Finding(
-            not report.deferred,
+            None if report.failures else not report.deferred,
             f"account {account.name}: rate limit {quota.limit} an hour, {quota.remaining} left, our share "
-            f"{share}; one poll costs {report.requests}"
-            + (f"; put off: {', '.join(map(str, report.deferred))}" if report.deferred else ""),
+            f"{share}; "
+            + (f"this poll made {report.requests} requests" if report.failures else cost)
+            + (f"; put off: {_kinds(report.deferred)}" if report.deferred else ""),
         )
     if report.answers:
         yield _series(report, exporter.settings.limits.series_per_app)
+
+
+def _kinds(steps: Iterable[Step]) -> str:
+    counts = Counter(step.what.replace("_", " ") for step in steps)
+    return ", ".join(f"{kind} ({count})" for kind, count in counts.items())
+
+
+def _more_for_logs(exporter: Exporter, account: Account) -> str:
+    """The logs of signatures that the rehearsal found, as far as a poll would ask for them."""
+    apps = {item.source.app_id for item in exporter.state.answered() if item.source.account == account.name}
+    found = Diagnostics(exporter.state)
+    pending = {(app, item.id) for app in apps for item in found.signatures(account.name, app) if item.pending}
+    return f", and up to {len(pending)} more for the logs of signatures that are new" if pending else ""
 
 
 def _series(report: CycleReport, cap: int) -> Finding:

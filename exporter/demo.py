@@ -130,6 +130,10 @@ class Narrator:
                 )
             case "cycle.deferred":
                 self._say("put off", "to the next poll: {what} ({reason})", {**fields, "what": _what(fields)})
+            case "cycle.still_running":
+                self._say("left out", "this minute's poll: the one before still goes on", fields)
+            case "heartbeat.still_running":
+                self._say("left out", "a heartbeat: the one before is still sending", fields)
             case "scheduled" | "stopping":
                 pass
             case "stopped":

@@ -18,6 +18,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
+from apscheduler.events import EVENT_JOB_MAX_INSTANCES, JobSubmissionEvent
 from apscheduler.executors.base import BaseExecutor, run_job
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -25,9 +26,8 @@ from apscheduler.triggers.cron import CronTrigger
 
 from exporter.appstore.auth import TokenAuth, load_private_key
 from exporter.appstore.client import AppStoreClient, Sent
-from exporter.appstore.plan import Plan
 from exporter.appstore.quota import Quota
-from exporter.cycle import Cycle
+from exporter.cycle import Cycle, Outlook
 from exporter.deliver import Deliverer, Delivery
 from exporter.endpoint import open_sdk_exporter
 from exporter.errors import ExporterError
@@ -84,6 +84,7 @@ class Exporter:
         self._deliverer = Deliverer(state, sink, clock=clock, sleep=self._stop.wait, log=log)
         self._sink = sink
         self.metrics_stored: Callable[[], None] = lambda: None  # `run` sends them while the poll goes on
+        self.next_poll: Callable[[str], str | None] = lambda _account: None  # `run` has a schedule
         self._metrics = SelfMetrics(
             open_sdk_exporter(settings.otlp) if own_metrics else None,
             settings.schedule.heartbeat,
@@ -105,9 +106,9 @@ class Exporter:
             client.close()
         self._sink.close()
 
-    def plan(self, name: str) -> Plan:
+    def plan(self, name: str, reserved: int = 0) -> Outlook:
         """What a poll of an account would ask for now; see `Cycle.plan`."""
-        return self._cycles[name].plan()
+        return self._cycles[name].plan(reserved)
 
     def poll(self, name: str) -> CycleReport | None:
         """Poll one account. None when the process is ending."""
@@ -134,28 +135,40 @@ class Exporter:
 
     def poll_and_deliver(self, name: str) -> None:
         """What the schedule does; an error of ours does not end the schedule."""
-        with self._logged("poll", name):
+        with self._logged(name):
             if self.poll(name):
                 self.deliver()
 
     def heartbeat(self) -> None:
         """What the schedule does between polls."""
         self.status.beat()
-        with self._logged("heartbeat", ""):
+        with self._logged(""):
             self.deliver(news=False)
 
+    def skipped(self, event: JobSubmissionEvent) -> None:
+        """What the schedule tells when a job is due whose last run goes on."""
+        kind, _, account = event.job_id.partition(" ")
+        if kind == "poll":
+            self._log.warning("cycle.still_running", account=account, next_poll=self.next_poll(account))
+        else:
+            self._log.warning("heartbeat.still_running")
+
     @contextmanager
-    def _logged(self, what: str, account: str) -> Iterator[None]:
+    def _logged(self, account: str) -> Iterator[None]:
+        """Tells and counts what goes wrong in a poll of an account or, without one, in a heartbeat."""
+        job = f"poll {account}" if account else "heartbeat"
         try:
             yield
         except ExporterError as error:
-            self.status.broken(error, f"{what} {account}".strip())
+            self.status.broken(error, job)
             self._metrics.failed(account, error.reason)
-            self._log.error(f"{what}.failed", account=account or None, reason=error.reason, error=str(error))
+            fields = {"account": account or None, "reason": error.reason, "error": str(error)}
+            self._log.error("poll.failed" if account else "heartbeat.failed", **fields)
         except Exception as error:  # noqa: BLE001  # a bug must not end the schedule; it is logged whole
-            self.status.broken(error, f"{what} {account}".strip())
+            self.status.broken(error, job)
             self._metrics.failed(account, "bug")
-            self._log.exception(f"{what}.failed", account=account or None, reason="bug")
+            fields = {"account": account or None, "reason": "bug"}
+            self._log.exception("poll.failed" if account else "heartbeat.failed", **fields)
 
     def _cycle(self, account: Account) -> Cycle:
         quota = self.quotas.get(account.key_id)
@@ -192,6 +205,7 @@ class Exporter:
             clock=self._clock,
             log=self._log,
             metrics_stored=lambda: self.metrics_stored(),
+            next_poll=lambda: self.next_poll(account.name),
         )
 
     def _observe(self, account: str, sent: Sent) -> None:
@@ -226,44 +240,48 @@ class Exporter:
             self._log.error("poll.failed", account=report.account, reason=error.reason, error=str(error))
         for unit in sorted(self.status.new_units(report)):
             self._log.warning("poll.unknown_unit", unit=unit, note="values pass through unscaled")
-        write = self._log.info if report.outcome == "ok" else self._log.warning
-        write(
-            "poll",
-            account=report.account,
-            outcome=report.outcome,
-            apps=report.apps,
-            requests=report.requests,
-            answers=report.answers,
-            unchanged=report.unchanged,
-            points=report.points,
-            distributions=report.distributions,
-            events=report.events,
-            series=report.series.total(),
-            left_out=dict(report.left_out),
-            deferred=len(report.deferred),
-            failures=len(report.failures),
-            seconds=round(report.seconds, 2),
-        )
+        fields = {
+            "account": report.account,
+            "outcome": report.outcome,
+            "apps": report.apps,
+            "requests": report.requests,
+            "answers": report.answers,
+            "unchanged": report.unchanged,
+            "points": report.points,
+            "distributions": report.distributions,
+            "events": report.events,
+            "series": report.series.total(),
+            "left_out": dict(report.left_out),
+            "deferred": len(report.deferred),
+            "failures": len(report.failures),
+            "seconds": round(report.seconds, 2),
+        }
+        if report.outcome == "ok":
+            self._log.info("poll", **fields)
+        else:
+            self._log.warning("poll", **fields)
 
     def _log_delivery(self, delivery: Delivery, news: bool) -> None:
         """A heartbeat that went as the one before it is not worth a line, unless someone debugs."""
-        write = self._log.info if news else self._log.debug
+        fields = {
+            "outcome": delivery.outcome,
+            "accepted": delivery.accepted,
+            "rejected": delivery.rejected,
+            "given_up": delivery.given_up,
+            "events": delivery.events_accepted,
+            "events_rejected": delivery.events_rejected or None,
+            "owed": delivery.owed,
+            "requests": delivery.requests,
+            "endpoint": self.settings.otlp.destination if delivery.problem else None,
+            "endpoint_says": delivery.problem or None,
+            "seconds": round(delivery.seconds, 2),
+        }
         if delivery.outcome != "ok":
-            write = self._log.warning
-        write(
-            "delivery",
-            outcome=delivery.outcome,
-            accepted=delivery.accepted,
-            rejected=delivery.rejected,
-            given_up=delivery.given_up,
-            events=delivery.events_accepted,
-            events_rejected=delivery.events_rejected or None,
-            owed=delivery.owed,
-            requests=delivery.requests,
-            endpoint=self.settings.otlp.destination if delivery.problem else None,
-            endpoint_says=delivery.problem or None,
-            seconds=round(delivery.seconds, 2),
-        )
+            self._log.warning("delivery", **fields)
+        elif news:
+            self._log.info("delivery", **fields)
+        else:
+            self._log.debug("delivery", **fields)
 
 
 def once(exporter: Exporter) -> int:
@@ -288,9 +306,9 @@ def run(exporter: Exporter, stop: threading.Event, log: Any) -> None:
         scheduler.start()
         heartbeat = scheduler.get_job("heartbeat")
         exporter.metrics_stored = partial(_at_once, heartbeat)
+        exporter.next_poll = partial(_next_poll, scheduler)
         for account in settings.accounts:
-            next_poll = scheduler.get_job(f"poll {account.name}").next_run_time
-            log.info("scheduled", account=account.name, next_poll=next_poll.isoformat(timespec="seconds"))
+            log.info("scheduled", account=account.name, next_poll=exporter.next_poll(account.name))
         log.info(
             "started",
             heartbeat_seconds=schedule.heartbeat,
@@ -331,6 +349,7 @@ def _scheduler(exporter: Exporter) -> BackgroundScheduler:
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         timezone=UTC,
     )
+    scheduler.add_listener(exporter.skipped, EVENT_JOB_MAX_INSTANCES)
     scheduler.add_job(
         exporter.heartbeat, "interval", seconds=settings.schedule.heartbeat, id="heartbeat", next_run_time=now
     )
@@ -347,6 +366,12 @@ def _scheduler(exporter: Exporter) -> BackgroundScheduler:
             exporter.poll_and_deliver, trigger, [account.name], id=f"poll {account.name}", **first
         )
     return scheduler
+
+
+def _next_poll(scheduler: BackgroundScheduler, account: str) -> str | None:
+    """When an account is polled next, in ISO 8601; None once the schedule has ended."""
+    job = scheduler.get_job(f"poll {account}")
+    return job.next_run_time.isoformat(timespec="seconds") if job and job.next_run_time else None
 
 
 def _at_once(job: Any) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
+from exporter.appstore.plan import IMPORTANCE
 from exporter.deliver import Delivery
 from exporter.errors import ExporterError
 from exporter.report import CycleReport
@@ -128,6 +130,7 @@ class Status:
                 if report
                 else f"no poll since the start, the last good one {self._last_run(account.name)}"
             )
+            yield from self._put_off(account.name, report, now)
             for answered in self._apps():
                 if answered.source.account == account.name:
                     age = (now - answered.observed_at / 1e9) / 60
@@ -138,6 +141,23 @@ class Status:
             yield (
                 f"last delivery {delivery.outcome}: {delivery.accepted} points accepted, "
                 f"{delivery.rejected} rejected, {delivery.given_up} given up, {delivery.owed} items owed"
+            )
+
+    def _put_off(self, account: str, report: CycleReport | None, now: float) -> Iterator[str]:
+        """What waits for the next poll, by kind, and since when; what was stored of it until there is one."""
+        left = {step.key for step in report.deferred} if report else None
+        waiting = {
+            key: past.waits_since
+            for key, past in self._state.past(account).items()
+            if past.waits_since is not None and (left is None or key in left)
+        }
+        if waiting:
+            counts = Counter(key.what for key in waiting)
+            kinds = [f"{what.replace('_', ' ')} ({counts[what]})" for what in IMPORTANCE if counts[what]]
+            oldest = min(waiting.values())
+            yield (
+                f"  put off to the next poll: {', '.join(kinds)}; "
+                f"the oldest waits since {_moment(oldest)}, {max(0.0, now - oldest) / 3600:.1f} h"
             )
 
     def _last_run(self, account: str) -> str:

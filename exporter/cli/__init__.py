@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from collections import Counter
@@ -20,7 +21,11 @@ from exporter.errors import ConfigError, ExporterError
 
 
 class _Commands(click.Group):
-    """Turns the project's errors into a sentence and an exit status: 2 for configuration, else 1."""
+    """Turns what ends a command early into an exit status.
+
+    The project's errors: a sentence, and 2 for configuration, else 1. Ctrl-C, and a pipe that nobody reads
+    any more: not a word, and the status that a shell gives to a program that the signal ended.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -28,6 +33,12 @@ class _Commands(click.Group):
         except ExporterError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(2 if isinstance(error, ConfigError) else 1)
+        except KeyboardInterrupt:
+            ctx.exit(128 + signal.SIGINT)
+        except BrokenPipeError:
+            # What is still buffered goes nowhere: Python would complain of it at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(128 + signal.SIGPIPE)
 
 
 @click.group(
@@ -109,7 +120,7 @@ def check(ctx: click.Context, config: Path | None) -> None:
     good = True
     for finding in checks.check(settings, open_sink(settings.otlp), log):
         click.echo(str(finding))
-        good &= finding.good
+        good &= finding.good is not False
     ctx.exit(0 if good else 1)
 
 
@@ -118,7 +129,8 @@ def check(ctx: click.Context, config: Path | None) -> None:
 def plan(config: Path | None) -> None:
     """Show what the next poll would ask for, what it costs, and what the key's hour leaves for it.
 
-    Asks App Store Connect for the apps and their builds only; works beside a running exporter.
+    Asks App Store Connect for the apps and their builds only; works beside a running exporter. When the key's
+    share is used up, it shows what is known, and when the next request becomes free.
     """
     from exporter import check as checks
     from exporter.endpoint import open_sink
@@ -129,20 +141,38 @@ def plan(config: Path | None) -> None:
 
 
 @main.command()
-def sandbox() -> None:
+@click.option(
+    "--env-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Keep the variables in FILE while the sandbox runs, readable by you alone.",
+)
+def sandbox(env_file: Path | None) -> None:
     """Serve only the built-in App Store Connect and OTLP receiver, until SIGTERM or Ctrl-C.
 
-    Prints the environment variables with which an exporter finds them. The private key is made anew at
-    each start and opens nothing but this sandbox.
+    Prints the environment variables with which an exporter finds them, as lines for a shell. The private key
+    is made anew at each start and opens nothing but this sandbox; what an exporter stores is kept apart, and
+    goes when the sandbox ends.
     """
-    from exporter.sandbox import Sandbox
+    from contextlib import ExitStack
+    from tempfile import TemporaryDirectory
+
+    from exporter.sandbox import Sandbox, shell
     from exporter.service import stop_on_signals
 
     stop = threading.Event()
     stop_on_signals(stop)
-    with Sandbox() as both:
-        for name, value in both.environ().items():
-            click.echo(f"export {name}='{value}'")
+    with ExitStack() as opened:
+        # An exporter that still runs may write while the folder goes.
+        stored = TemporaryDirectory(prefix="perfpower-sandbox-", ignore_cleanup_errors=True)
+        folder = opened.enter_context(stored)
+        both = opened.enter_context(Sandbox())
+        text = shell.script({**both.environ(), "PERFPOWER_STATE": str(Path(folder) / "state.db")})
+        if env_file is None:
+            click.echo(text, nl=False)
+        else:
+            opened.enter_context(shell.env_file(env_file, text))
+            click.echo(shell.directions(env_file, both.newest_build()))
         stop.wait()
 
 

@@ -39,7 +39,8 @@ class FileSink:
     of that pipeline's signal, and finds nothing in the others.
 
     A line is on the disk before it counts as accepted. The file is opened for each line, so that it can be
-    moved away (logrotate) at any time.
+    moved away (logrotate) at any time. A file that is made here is for its owner alone, as events hold call
+    stacks; one that is there keeps its rights.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,7 +51,7 @@ class FileSink:
         fields = json_format.MessageToDict(request_of(body), use_integers_for_enums=True)
         line = json.dumps(fields, separators=(",", ":"), ensure_ascii=False) + "\n"
         try:
-            with self._path.open("a+b") as file:
+            with open(self._path, "a+b", opener=_for_the_owner) as file:
                 if _is_cut_off(file):  # by a kill or a full disk: what follows stands on a line of its own
                     file.write(b"\n")
                 file.write(line.encode())
@@ -62,6 +63,10 @@ class FileSink:
 
     def close(self) -> None:
         """Nothing is kept open."""
+
+
+def _for_the_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _is_cut_off(file: IO[bytes]) -> bool:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,7 +11,16 @@ from click.testing import CliRunner
 
 from exporter import __version__
 from exporter.cli import main
-from tests.service.service_world import LESS, command, ended, running, terminate, wait_until
+from exporter.sandbox import AppStoreSandbox, Fault, Sandbox
+from tests.service.service_world import (
+    LESS,
+    PYTHON_ENVIRONMENT,
+    command,
+    ended,
+    running,
+    terminate,
+    wait_until,
+)
 
 ACCOUNT = {"ASC_KEY_ID": "KEY", "ASC_ISSUER_ID": "ISSUER", "ASC_PRIVATE_KEY": "hush-hush-not-a-key"}
 
@@ -91,3 +104,55 @@ def test_the_sandbox_alone_prints_what_an_exporter_needs(tmp_path: Path) -> None
         done = ended(["/bin/sh", "-c", shell], LESS, tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         assert terminate(process) == 0
+
+
+# What ends a command early
+
+# Ctrl-C raises, also where whoever runs the tests has it ignored.
+INTERRUPTIBLE = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "from exporter.cli import main; main(sys.argv[1:])"
+)
+LOOKING = [("plan",), ("check",), ("once", "--dry-run")]
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(appstore=AppStoreSandbox(day=lambda: 100.0)) as both:
+        yield both
+
+
+@pytest.mark.parametrize("arguments", LOOKING)
+def test_ctrl_c_ends_a_command_without_a_word(
+    sandbox: Sandbox, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """The exit status is the one that a shell gives for SIGINT; nothing is said of it."""
+    sandbox.appstore.fail("/v1/apps", Fault(delay=40), times=5)
+    environ = {**sandbox.environ(), **LESS, "PERFPOWER_STATE": str(tmp_path / "state.db")}
+    output = tmp_path / "output"
+    with running([sys.executable, "-c", INTERRUPTIBLE, *arguments], environ, output) as process:
+        wait_until(lambda: sandbox.appstore.requests)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+    assert not [line for line in output.read_text().splitlines() if not line.startswith("✓")]
+
+
+@pytest.mark.parametrize("arguments", LOOKING)
+def test_a_pipe_that_nobody_reads_ends_a_command_without_a_word(
+    sandbox: Sandbox, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """As after `| head`: the exit status is the one that a shell gives for SIGPIPE."""
+    environ = {
+        **PYTHON_ENVIRONMENT,
+        **sandbox.environ(),
+        **LESS,
+        "PERFPOWER_STATE": str(tmp_path / "state.db"),
+    }
+    with subprocess.Popen(
+        command(*arguments), env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(20) == 141

@@ -91,3 +91,14 @@ def test_all_that_a_poll_tells_is_a_sentence(tmp_path: Path, capsys: pytest.Capt
     assert "cycle." not in told
     assert "left_out {" not in told
     assert "account main" not in told
+
+
+def test_what_is_skipped_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first poll may take longer than the minute to the next: told as what it is."""
+    with Sandbox() as sandbox:
+        narrator = Narrator(sandbox, Event())
+        narrator.warning("cycle.still_running", account="main", next_poll=None)
+        narrator.warning("heartbeat.still_running")
+    poll, heartbeat = capsys.readouterr().out.splitlines()
+    assert poll[10:] == "left out   this minute's poll: the one before still goes on"
+    assert heartbeat[10:] == "left out   a heartbeat: the one before is still sending"

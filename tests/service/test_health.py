@@ -10,6 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from exporter.appstore.jsonapi import App
+from exporter.appstore.plan import Step
 from exporter.deliver import Delivery
 from exporter.errors import ConfigError, CredentialsRefused, StateError
 from exporter.health import HealthServer
@@ -17,7 +19,7 @@ from exporter.report import CycleReport
 from exporter.settings import Settings
 from exporter.state import Source, State
 from exporter.status import Status
-from tests.service.service_world import NOW, Clock, gauges, put, settings_of
+from tests.service.service_world import HOUR, NOW, Clock, gauges, put, settings_of
 
 
 class Watched:
@@ -126,6 +128,29 @@ def test_the_page_tells_each_app_and_no_secret(watched: Watched) -> None:
     head = httpx.head(watched.server.url, trust_env=False)
     assert (head.status_code, head.text) == (200, "")
     assert int(head.headers["Content-Length"]) == len(text.encode())
+
+
+def test_the_page_tells_what_is_put_off_and_since_when(watched: Watched) -> None:
+    """By kind, with the oldest wait; what the last poll did no longer put off is not among it."""
+    app = App("1", "com.example.app", "App")
+    logs = [Step("logs", app, signature=name) for name in ("a", "b")]
+    builds = Step("builds", app)
+    watched.state.deferred("main", [logs[0].key, builds.key], NOW - 26 * HOUR)
+    watched.state.deferred("main", [logs[1].key], NOW)
+    _, text = watched.get("/")
+    assert (
+        "  put off to the next poll: builds (1), logs (2); the oldest waits since 2027-01-14 06:00:00 UTC"
+        in text
+    )
+    watched.status.polled(CycleReport("main", deferred=[logs[1]]))
+    watched.clock.now += 0.5 * HOUR
+    _, text = watched.get("/")
+    assert (
+        "  put off to the next poll: logs (1); the oldest waits since 2027-01-15 08:00:00 UTC, 0.5 h\n"
+        in text
+    )
+    watched.status.polled(CycleReport("main"))
+    assert "put off" not in watched.get("/")[1]
 
 
 @pytest.mark.parametrize(

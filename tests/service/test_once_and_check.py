@@ -152,6 +152,40 @@ def test_a_check_asks_for_signatures_but_for_no_log(run: Runs) -> None:
     assert "logs of diagnostics: not asked for; `once --dry-run` counts their histograms too" in out
 
 
+def test_a_check_tells_what_the_logs_of_the_first_poll_cost(run: Runs) -> None:
+    """The requests that a check spares itself are named beside the cost: one poll makes just so many."""
+    more = {"ASC_APPS": ONE_APP, "PERFPOWER__DIAGNOSTICS__VERSIONS": "1"}
+    _, out, _ = run("check", **more)
+    told = re.search(
+        r"^✓ account main: rate limit .*; one poll costs (\d+), "
+        r"and up to (\d+) more for the logs of signatures that are new$",
+        out,
+        re.M,
+    )
+    assert told is not None, out
+    before = len(run.sandbox.appstore.requests)
+    assert before == int(told[1])
+    assert run("once", **more)[0] == 0
+    assert len(run.sandbox.appstore.requests) - before == int(told[1]) + int(told[2])
+    _, out, _ = run("check", **more, PERFPOWER__DIAGNOSTICS__LOGS="false")
+    assert "more for the logs" not in out
+
+
+@pytest.mark.parametrize(
+    ("apps", "fault"),
+    [("com.example.gone", None), ("com.example.gone, com.example.harbour", None), (ONE_APP, Fault(401))],
+)
+def test_a_check_ticks_no_rate_limit_after_a_failure(run: Runs, apps: str, fault: Fault | None) -> None:
+    """What a poll that failed has cost says nothing about one that goes well."""
+    if fault:
+        run.sandbox.appstore.fail("/v1/apps", fault, times=10)
+    status, out, _ = run("check", ASC_APPS=apps)
+    assert status == 1
+    assert re.search(r"^✗ account main: ", out, re.M)
+    assert not re.search(r"^✓ account main: rate limit", out, re.M)
+    assert "one poll costs" not in out
+
+
 def test_a_check_that_went_badly_says_what_to_do(run: Runs) -> None:
     """A refused key and an endpoint that is elsewhere: one line each, exit status 1, nothing written."""
     run.sandbox.appstore.fail("/v1/", Fault(401), times=10)

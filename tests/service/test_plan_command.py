@@ -155,7 +155,7 @@ def test_a_plan_shows_each_step_in_its_order(plan: Planning) -> None:
     }
     newest = next(b for b in plan.sandbox.appstore.store.builds("1540000001", DAY) if b.store_state)
     assert f"IOS {newest.version} ({newest.number})" in apps["com.example.harbour"][1]
-    assert "account main: 21 of at least 21 requests fit; the key has 3595 of 3600 left" in result.output
+    assert "account main: 22 of at least 22 requests fit; the key has 3595 of 3600 left" in result.output
     assert "for the logs of each signature" in result.output
 
 
@@ -233,7 +233,7 @@ def test_a_plan_shows_what_does_not_fit(plan: Planning) -> None:
     result = plan(PERFPOWER__LIMITS__KEY_SHARE="0.0023", ASC_APPS="")  # eight requests, five for the listing
     assert result.exit_code == 0, result.output
     assert [fits for fits, *_ in rows(result)] == [True] * 3 + [False] * 9
-    assert "account main: 3 of at least 21 requests fit;" in result.output
+    assert "account main: 3 of at least 22 requests fit;" in result.output
     assert "our share leaves 3" in result.output
 
 
@@ -245,28 +245,106 @@ def test_a_plan_counts_what_the_running_exporter_used(plan: Planning) -> None:
     assert [what for fits, what, _, _ in rows(result) if fits] == ["metrics", "builds"]
 
 
-def test_a_plan_does_not_go_beyond_the_share(plan: Planning) -> None:
-    """When the running exporter has used the share up, nothing is asked, and a sentence says why."""
+def test_a_plan_beyond_the_share_is_made_of_what_is_known(plan: Planning) -> None:
+    """When the running exporter has used the share up, nothing is asked: it says why and until when, and
+    shows what waits, the logs that were left over too."""
     plan.poll(PERFPOWER__LIMITS__KEY_SHARE="0.006")
     before = plan.asked()
     result = plan(PERFPOWER__LIMITS__KEY_SHARE="0.006")
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith(
-        "error: account main: our share of the key's hour is used up: we sent 21 "
+    steps = rows(result)
+    first = result.output.splitlines()[0]
+    assert first.startswith(
+        "account main: nothing can be asked now: our share of the key's hour is used up: we sent 21 "
     )
-    assert "raise limits.key_share" in result.stderr
+    assert re.search(r"The next request becomes free at \d\d:\d\d:\d\d UTC, in \d+ min\. .*key_share", first)
+    assert not any(fits for fits, *_ in steps)
+    assert {what for _, what, _, _ in steps} == {"metrics", "builds", "signatures", "logs"}
+    assert all(about.startswith("com.example.tidepool") for *_, about in steps)
     assert plan.asked() == before
+
+
+def test_a_plan_beyond_the_share_shows_no_app_that_is_no_longer_chosen(plan: Planning) -> None:
+    """What is stored of an app that the configuration leaves out is no part of the next poll."""
+    share = {"PERFPOWER__LIMITS__KEY_SHARE": "0.0015"}  # five
+    plan.poll(**TWO_APPS, **share)
+    shown = {about.split()[0] for *_, about in rows(plan(**TWO_APPS, **share))}
+    assert shown == {"com.example.harbour", "com.example.tidepool"}
+    assert {about.split()[0] for *_, about in rows(plan(**share))} == {"com.example.tidepool"}
+
+
+def test_a_plan_that_breaks_off_within_the_listing_shows_the_apps_that_it_listed(plan: Planning) -> None:
+    """The share suffices for the apps but not for all builds: what is not known of the builds is left out."""
+    result = plan(PERFPOWER__LIMITS__KEY_SHARE="0.0006", ASC_APPS="")  # two requests
+    assert plan.asked() == ["/v1/apps", "/v1/builds"]
+    assert "nothing can be asked now" in result.output.splitlines()[0]
+    shown = {about.split()[0] for fits, what, _, about in rows(result) if what == "metrics" and not fits}
+    assert shown == set(BUNDLE_IDS)
+
+
+def test_a_plan_beyond_the_share_of_which_nothing_is_known_is_an_error(plan: Planning) -> None:
+    """Another exporter's requests with the same key leave nothing, and no poll has stored anything."""
+    with closing(State(plan.path)) as state:
+        for _ in range(5):
+            state.add_request(plan.sandbox.appstore.key_id, time.time())
+    result = plan(PERFPOWER__LIMITS__KEY_SHARE="0.001")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: account main: our share of the key's hour is used up: ")
+    assert plan.asked() == []
+
+
+def test_a_plan_tells_its_own_requests(plan: Planning) -> None:
+    """They are off the share, although a poll of the exporter counts them as somebody else's."""
+    text = " ".join(plan().output.split())
+    assert "The listing for this plan took 2, which are off our share here." in text
+    assert "so up to as many more may fit into it" in text
+
+
+def test_two_accounts_with_one_key_share_what_it_leaves(plan: Planning) -> None:
+    """The second account's plan has what the first leaves: together they fit once, not twice."""
+    key = {
+        f"PERFPOWER__ACCOUNTS__{number}__{name}": value
+        for number in (0, 1)
+        for name, value in {
+            "NAME": ("first", "second")[number],
+            "KEY_ID": plan.sandbox.appstore.key_id,
+            "ISSUER_ID": plan.sandbox.appstore.issuer_id,
+            "PRIVATE_KEY": plan.sandbox.appstore.private_key_pem,
+            "BASE_URL": plan.sandbox.appstore.url,
+            "APPS": f"[{('com.example.tidepool', 'com.example.harbour')[number]}]",
+        }.items()
+    }
+    nothing = dict.fromkeys(
+        ("ASC_KEY_ID", "ASC_ISSUER_ID", "ASC_PRIVATE_KEY", "ASC_BASE_URL", "ASC_APPS"), ""
+    )
+    result = plan(**nothing, **key, PERFPOWER__LIMITS__KEY_SHARE="0.00334")  # twelve, less twice two
+    fits = {
+        account: sum(cost for is_fit, _, cost, about in rows(result) if is_fit and about.startswith(app))
+        for account, app in (("first", "com.example.tidepool"), ("second", "com.example.harbour"))
+    }
+    left = re.findall(r"account (\w+): (\d+) of at least .* our share leaves (\d+)(.*)", result.output)
+    (_, first, _, _), (_, second, leaves, more) = left
+    assert fits == {"first": int(first), "second": int(second)}
+    assert int(first) > 0
+    assert int(second) <= int(leaves) == 12 - 4 - int(first)
+    assert more == f", without the {first} of accounts above with the same key"
 
 
 # What goes wrong
 
 
-def test_a_plan_without_an_answer_is_a_sentence(plan: Planning) -> None:
-    """When the builds cannot be listed it says why, with exit status 1."""
+def test_a_plan_goes_on_where_a_poll_goes_on(plan: Planning) -> None:
+    """Builds that cannot be listed, or a missing app, cost a sentence and exit status 1, not the plan."""
     plan.sandbox.appstore.fail("/v1/builds", Fault(403))
     result = plan()
-    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.exit_code == 1
+    assert [(what, app) for _, what, _, app in ROW.findall(result.stdout)] == [
+        (what, "com.example.tidepool") for what in ("metrics", "overview", "builds")
+    ]
     assert result.stderr.startswith("error: account main, app 1540000003: ")
+    result = plan(ASC_APPS="com.example.tidepool,com.example.gone")
+    assert result.exit_code == 1
+    assert "signatures" in result.stdout
+    assert "there is no app com.example.gone" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -324,6 +324,59 @@ def test_a_poll_that_outlives_the_schedule_ends_without_a_word(
     assert [line.event for line in parts.log.lines if line.level in ("error", "exception")] == []
 
 
+def test_a_poll_that_is_still_going_on_is_not_begun_again(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The schedule leaves it out, and the log says so in an event of its own; a heartbeat likewise."""
+    begun: list[str] = []
+    may_end = threading.Event()
+
+    def slow(what: str) -> None:
+        begun.append(what)
+        may_end.wait(20)
+
+    monkeypatch.setattr(parts.exporter, "poll", slow)
+    monkeypatch.setattr(parts.exporter, "deliver", lambda **_: slow("heartbeat"))
+    scheduler = service._scheduler(parts.exporter)
+    parts.exporter.next_poll = lambda account: f"the next of {account}"
+    scheduler.start()
+    try:
+        wait_until(lambda: sorted(begun) == ["heartbeat", "main"])
+        for job in scheduler.get_jobs():
+            job.modify(next_run_time=datetime.now(UTC))
+        wait_until(lambda: parts.log.of("cycle.still_running") and parts.log.of("heartbeat.still_running"))
+    finally:
+        may_end.set()
+        scheduler.shutdown(wait=False)
+    (line,) = parts.log.of("cycle.still_running")
+    assert (line.level, line.fields) == ("warning", {"account": "main", "next_poll": "the next of main"})
+    assert begun.count("main") == 1
+
+
+def test_what_is_put_off_is_told_with_when_it_goes_on(tmp_path: Path) -> None:
+    """By kind and by app, how long it has waited, what the poll had, and the next poll where there is one."""
+    with Sandbox(appstore=AppStoreSandbox(day=lambda: 100.0)) as sandbox:
+        parts = Parts(tmp_path, sandbox, limits__key_share=0.0006)  # two requests: the listing and an app
+        with closing(parts.state):
+            with closing(parts.exporter):
+                parts.exporter.poll("main")
+            with parts.state._transaction() as execute:
+                execute("UPDATE step SET waits_since = waits_since - 7200")
+                execute("UPDATE request SET at = at - 7200")
+            later = Exporter(parts.settings, parts.state, parts.sink, log=parts.log, own_metrics=False)
+            later.next_poll = {"main": "2027-01-15T12:17:00+00:00"}.get
+            with closing(later):
+                later.poll("main")
+    first, second = (line.fields for line in parts.log.of("cycle.deferred"))
+    assert (first["of"], first["allowance"]) == ({"metrics": 2}, 1)
+    assert first["waits_for_next_poll"] == {
+        app: {"metrics": 1} for app in ("com.example.larkspur", "com.example.tidepool")
+    }
+    assert (first["oldest_wait_hours"], first["next_poll"]) == (None, None)
+    assert second["of"] == {"metrics": 2}
+    assert (second["oldest_wait_hours"], second["next_poll"]) == (2.0, "2027-01-15T12:17:00+00:00")
+
+
 def test_stopping_breaks_off_a_wait_of_a_poll(parts: Parts) -> None:
     """A poll that waits for its pace or a retry ends when the process does; what it stored stays."""
     parts.stop.set()

@@ -68,6 +68,16 @@ def test_a_file_moved_away_is_begun_anew(tmp_path: Path) -> None:
     assert len(requests_in(path)) == len(requests_in(tmp_path / "old")) == 1
 
 
+def test_a_file_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    """Events hold call stacks; the rights of a file that is there already are its owner's choice."""
+    made, there = tmp_path / "made", tmp_path / "there"
+    there.touch()
+    there.chmod(0o640)
+    for path in (made, there):
+        assert FileSink(path).send(GAUGES) == Reply(Outcome.ACCEPTED)
+    assert [path.stat().st_mode & 0o777 for path in (made, there)] == [0o600, 0o640]
+
+
 @pytest.mark.parametrize("place", ["a folder", "nowhere"])
 def test_a_file_that_cannot_be_written_is_tried_again(tmp_path: Path, place: str) -> None:
     """What could not be written stays owed; the message says which file and why."""
