@@ -189,7 +189,7 @@ class Cycle:
             if not report.failures:
                 report.failures.append(self._nothing_selected())
             return []
-        wanted = {app.id for app in apps} | {app.id for app in listed if not app.bundle_id}
+        wanted = {app.id for app in listed if not app.bundle_id or selection.selects(app.id, app.bundle_id)}
         self._state.keep_only(
             lambda answered: (
                 answered.source.account != self._account.name
@@ -241,8 +241,7 @@ class Cycle:
         any kinds the poll ends.
         """
         aside: list[Step] = []
-        why: AppStoreError | None = None
-        failed, in_a_row = Counter[What](), 0
+        outages = _Outages()
         metrics_to_come = report.apps
         while (step := self._as_it_is_now(agenda.pop())) is not None:
             if step.what == "metrics":
@@ -251,37 +250,46 @@ class Cycle:
                 self._metrics_stored()
                 metrics_to_come = -1  # told
             possible, _ = step.split(budget)
-            if possible is None or failed[step.what] >= _UNAVAILABLE_IN_A_ROW:
+            if possible is None or outages.has_enough_of(step.what):
                 aside.append(step)
                 continue
             doable, later = step.split(self._quota.allowance(self._clock()))
             if doable is None:
-                return [*aside, step, *agenda.rest()], why
-            try:
-                agenda.add(self._do(doable, intake, report))
-                failed[step.what] = in_a_row = 0
-            except OverBudget as error:
+                return [*aside, step, *agenda.rest()], None
+            error = self._attempt(doable, agenda, intake, report)
+            if isinstance(error, OverBudget):
                 return [*aside, step, *agenda.rest()], error
-            except RateLimited as error:
-                report.failures.append(error)
+            if isinstance(error, RateLimited) or outages.end_the_poll(step.what, error):
                 return [*aside, *agenda.rest()], error
-            except (CredentialsRefused, AgreementMissing):
-                raise
-            except Unavailable as error:
-                report.failures.append(error)
-                failed[step.what] += 1
-                in_a_row += 1
-                why = error
-                if in_a_row == _UNAVAILABLE_OF_ANY_KIND:
-                    return [*aside, *agenda.rest()], error
-            except AppStoreError as error:
-                report.failures.append(error)
-                failed[step.what] = in_a_row = 0
+            if later is not None:
+                return [*aside, later, *agenda.rest()], None
+        return aside, outages.last
+
+    def _attempt(
+        self, step: Step, agenda: Agenda, intake: Intake, report: CycleReport
+    ) -> AppStoreError | None:
+        """Do a step, and put what it brings up on the agenda; gives the error that ended it.
+
+        An error is a failure of the poll, but for OverBudget.
+
+        Raises:
+            CredentialsRefused, AgreementMissing: no other step would fare better.
+        """
+        try:
+            agenda.add(self._do(step, intake, report))
+        except (CredentialsRefused, AgreementMissing):
+            raise
+        except OverBudget as error:
+            return error
+        except AppStoreError as error:
+            report.failures.append(error)
+            if isinstance(error, Unavailable):
+                self._state.failed(self._account.name, step.key)
+            return error
+        finally:
             if step.what == "signatures":  # also of those that came before an error
                 agenda.add(self._log_steps(step.app))
-            if later is not None:
-                return [*aside, later, *agenda.rest()], why
-        return aside, why
+        return None
 
     def _as_it_is_now(self, step: Step | None) -> Step | None:
         """A step on an app's signatures is about the builds that are held by the time it is done."""
@@ -349,9 +357,9 @@ class Cycle:
                 weight=(item.weight or 0.0) / (100.0 if percent else 1.0),
                 age=ages[item.build_id],
             )
-            for item in signatures
+            for item in sorted(signatures, key=lambda item: ages.get(item.build_id, 0))
             if item.pending and item.build_id in by_id
-        )
+        )  # the newest build's first: should another have the same signature, it is asked for once
         return [step for step in steps if is_offered(past.get(step.key, NOTHING), now)]
 
     # Asking
@@ -382,17 +390,27 @@ class Cycle:
         """
         wanted, versions = self._settings.collect.builds, self._settings.diagnostics.versions
         testflight = self._settings.diagnostics.testflight
+        held_for = {
+            build.platform
+            for kind in _HELD_FOR
+            for build in self._diagnostics.builds(self._account.name, app.id, kind)
+        }
         pages = 0
 
         def enough(found: Sequence[Build]) -> bool:
             nonlocal pages
             pages += 1
-            return sum(not build.expired for build in found) >= wanted and complete(
-                found, versions=versions, testflight=testflight
+            # A platform that is seldom uploaded for may begin on a later page.
+            return (
+                (pages > 1 if not held_for else held_for <= {build.platform for build in found})
+                and sum(not build.expired for build in found) >= wanted
+                and complete(found, versions=versions, testflight=testflight)
             )
 
-        listed = self._client.builds(app.id, enough=enough)
-        self._state.took(self._account.name, Step("builds", app).key, pages)
+        try:
+            listed = self._client.builds(app.id, enough=enough)
+        finally:
+            self._state.took(self._account.name, Step("builds", app).key, max(1, pages))
         if not any(build.version and build.platform for build in listed) and self._holds_builds(app):
             raise BadAnswer(
                 "the listing has no build with version and platform any more",
@@ -425,10 +443,11 @@ class Cycle:
     def _ask_signatures(self, step: Step, intake: Intake, report: CycleReport) -> None:
         """Those of each build; what came is taken in, also when an error ends it before the last one."""
         answers: dict[str, list[Answer]] = {}
-        failed: list[str] = []
+        asked: list[str] = []
         unavailable = 0
         try:
             for build in step.builds:
+                asked.append(build.id)
                 try:
                     answers[build.id] = self._client.signatures(build.id)
                     unavailable = 0
@@ -436,13 +455,12 @@ class Cycle:
                     answers[build.id] = [Answer(b"", self._clock(), {"data": []})]
                     unavailable = 0
                 except (BadAnswer, RoleTooSmall, Unavailable) as error:  # others speak of the account
-                    failed.append(build.id)
                     unavailable = unavailable + 1 if isinstance(error, Unavailable) else 0
                     if unavailable == min(_UNAVAILABLE_IN_A_ROW, len(step.builds)):
                         raise
                     report.failures.append(error)
         finally:
-            for build_id in (*answers, *failed):
+            for build_id in asked:
                 self._state.asked(self._account.name, Key(step.app.id, "signatures", build_id), self._clock())
             intake.signatures(step.app, answers)
 
@@ -468,7 +486,8 @@ class Cycle:
 
     def _ask_build_metrics(self, step: Step, intake: Intake) -> None:
         (build,) = step.builds
-        if build not in self._diagnostics.builds(self._account.name, step.app.id, "metrics"):
+        held = self._diagnostics.builds(self._account.name, step.app.id, "metrics")
+        if build.id not in {item.id for item in held}:
             return  # a newer one has taken its place meanwhile
         with suppress(NotFound):  # a build that nobody used yet has no metrics
             intake.metrics(step.app, build, self._client.metrics("builds", build.id))
@@ -516,6 +535,29 @@ def _oldest_wait(steps: Iterable[Step], past: Mapping[Key, Past], now: float) ->
     since = [past.get(step.key, NOTHING).waits_since for step in steps]
     waits = [now - start for start in since if start is not None]
     return round(max(0.0, *waits) / 3600, 1) if waits else None
+
+
+class _Outages:
+    """Counts requests that App Store Connect did not answer: in a row of each kind, and of any kinds."""
+
+    def __init__(self) -> None:
+        self._of = Counter[What]()
+        self._of_any = 0
+        self.last: Unavailable | None = None
+
+    def has_enough_of(self, what: What) -> bool:
+        """Whether to leave a kind of step for the next poll."""
+        return self._of[what] >= _UNAVAILABLE_IN_A_ROW
+
+    def end_the_poll(self, what: What, error: AppStoreError | None) -> bool:
+        """Take note of what became of a step; gives whether to leave all that is left for the next poll."""
+        if not isinstance(error, Unavailable):
+            self._of[what] = self._of_any = 0
+            return False
+        self._of[what] += 1
+        self._of_any += 1
+        self.last = error
+        return self._of_any >= _UNAVAILABLE_OF_ANY_KIND
 
 
 def _ages(builds: Iterable[Build]) -> dict[str, int]:

@@ -43,7 +43,7 @@ from exporter.errors import AppStoreError
 from exporter.otlp.encode import Body, can_be_restamped, encode, encode_events
 from exporter.report import CycleReport
 from exporter.settings import Account, Settings
-from exporter.state import MOST_EVENTS, Source, State
+from exporter.state import MOST_EVENTS, Source, State, forget_sources
 from exporter.state.diagnostics import Diagnostics, Known
 
 SCOPE = InstrumentationScope("perfpower-exporter", __version__)
@@ -122,8 +122,8 @@ class Intake:
                 windows={series_of + identity: window for identity, window in windows.items()},
                 seen=[series_of + item.identity for item in converted.distributions],
                 findings=found.findings if found else (),
+                also=lambda execute: forget_sources(execute, self._giving_way(source, series.total())),
             )
-        self._keep_below_cap(source)
         self._count(app, source, gauges, series, converted.left_out, converted.capped)
         self._report.left_out += found.left_out if found else Counter()
         self._report.distributions += sum(body.points for body in distributions)
@@ -197,36 +197,57 @@ class Intake:
                 error.where = f"account {self._account.name}, {app.bundle_id} {build.version}"
                 self._report.failures.append(error)
             else:
-                earlier = [item for item in builds if _is_earlier(item, build)]
-                known = {item.id for item, *_ in read} | self._answered(app)
-                comparable = all(item.id in known for item in earlier)
-                newest = not any(_is_earlier(build, other) for other in builds)
-                new = self._new(app, build, parsed, answers[build.id], bool(earlier), comparable and newest)
-                read.append((build, parsed, new))
+                answered = {item.id for item, *_ in read} | self._answered_builds(app)
+                read.append((build, parsed, self._new(app, build, parsed, answers[build.id], answered)))
         for place, (build, parsed, new) in reversed(list(enumerate(read))):
             not_yet = [item.id for item, *_ in read[:place]]
             self._store_signatures(app, build, answers[build.id], parsed, new, not_yet)
 
     def _new(
-        self,
-        app: App,
-        build: Build,
-        parsed: Signatures,
-        pages: Sequence[Answer],
-        has_earlier: bool,
-        comparable: bool,
+        self, app: App, build: Build, parsed: Signatures, pages: Sequence[Answer], answered: Collection[str]
     ) -> frozenset[str]:
         """The signatures that no earlier version had; and all are remembered as seen in this one."""
         where, origin = (self._account.name, app.id), origin_of(build)
         problems = self._diagnostics.problems(*where, origin.platform)
-        comparable &= has_earlier or knows_earlier(problems, origin.version)
-        new = new_signatures(parsed.signatures, origin.version, problems) if comparable else frozenset[str]()
+        new = frozenset[str]()
+        if self._is_comparable(app, build, problems, answered):
+            new = new_signatures(parsed.signatures, origin.version, problems)
         of_build = {
             problem: seen_in(problems.get(problem), origin.version)
             for problem in problems_of(parsed.signatures).values()
         }
         self._diagnostics.touch_problems(*where, origin.platform, of_build, _nanoseconds(pages[-1]))
         return new
+
+    def _is_comparable(
+        self, app: App, build: Build, problems: Mapping[str, Versions], answered: Collection[str]
+    ) -> bool:
+        """Whether enough is known of earlier versions to call a signature of this one new.
+
+        Of the newest version only: it is what alerts are about. All earlier ones that are held have to be
+        `answered`, their builds' ids; where none is held, something has to be remembered of one.
+        """
+        builds = self._diagnostics.builds(self._account.name, app.id)
+        earlier = [item for item in builds if _is_earlier(item, build)]
+        return (
+            not any(_is_earlier(build, other) for other in builds)
+            and all(item.id in answered for item in earlier)
+            and (bool(earlier) or knows_earlier(problems, build.version))
+        )
+
+    def _logs_were_read(self, app: App, build: Build, kind: str) -> bool:
+        """Whether a log of an earlier version can tell that a problem is not new in this one.
+
+        Of each earlier version that has signatures of this type the logs of one at least: the first look at
+        several versions begins with the newest.
+        """
+        where = self._account.name, app.id
+        read: dict[str, bool] = {}
+        for item in self._diagnostics.signatures(*where):
+            if item.type == kind:
+                read[item.build_id] = read.get(item.build_id, False) or item.logged
+        earlier = [item for item in self._diagnostics.builds(*where) if _is_earlier(item, build)]
+        return all(read.get(item.id, True) for item in earlier)
 
     def _store_signatures(
         self,
@@ -259,7 +280,7 @@ class Intake:
         )
         self._report.left_out += parsed.left_out
 
-    def _answered(self, app: App) -> set[str]:
+    def _answered_builds(self, app: App) -> set[str]:
         """The builds whose signatures are known, be it that there are none."""
         return {
             item.source.build_id
@@ -283,7 +304,8 @@ class Intake:
             file=place.file if place else "",
             line=place.line if place else None,
             problems=problems,
-            comparable=self._is_comparable(app, build, signature.type, problems),
+            comparable=self._is_comparable(app, build, problems, self._answered_builds(app))
+            and self._logs_were_read(app, build, signature.type),
         )
         observed_at = _nanoseconds(answer)
         seen = self._diagnostics.seen(*source[:2])
@@ -303,23 +325,6 @@ class Intake:
         self._count_events(app, events, given_up)
         self._report.left_out += parsed.left_out + converted.left_out
 
-    def _is_comparable(self, app: App, build: Build, kind: str, problems: Mapping[str, Versions]) -> bool:
-        """Whether enough is known of earlier versions to call a problem new in this one.
-
-        Of each that is held the signatures, and the logs of one of them at least if it has any of this type:
-        the first look at several versions begins with the newest.
-        """
-        where = self._account.name, app.id
-        earlier = [item for item in self._diagnostics.builds(*where) if _is_earlier(item, build)]
-        read: dict[str, bool] = {}
-        for item in self._diagnostics.signatures(*where):
-            if item.type == kind:
-                read[item.build_id] = read.get(item.build_id, False) or item.logged
-        answered = self._answered(app)
-        return (bool(earlier) or knows_earlier(problems, build.version)) and all(
-            item.id in answered and read.get(item.id, True) for item in earlier
-        )
-
     def flush(self, app: App, at: float) -> None:
         """What the logs of this poll (or of one that was killed) measured → histograms, one point a series.
 
@@ -336,7 +341,7 @@ class Intake:
             series_of = self._series_of(app)
             before = self._windows(source, series_of)
             wanted = diagnostic_distributions([observation for _, observation in rows])
-            kept, capped = self._below_cap(source, wanted, before)
+            kept, beyond = self._fitting(source, wanted, before)
             now = int(at * _SECOND)
             metrics, windows = chained(kept, before, now)
             bodies = self._encoded(app, metrics)
@@ -350,13 +355,16 @@ class Intake:
         self._report.distributions += sum(body.points for body in bodies)
         self._report.series += Counter(item.name for item in kept)
         self._report.series_by_app[app.bundle_id] += len(kept)
-        self._report.capped += capped
-        self._report.left_out += Counter(series_cap=capped.total())
+        self._report.left_out += Counter(series_cap=sum(sum(item.counts) for item in beyond))
+        self._note_capped(app, source, Counter(item.name for item in beyond))
 
-    def _below_cap(
+    def _fitting(
         self, source: Source, wanted: Sequence[Distribution], before: Collection[bytes]
-    ) -> tuple[list[Distribution], Counter[str]]:
-        """As many series as the cap has room for: first those that were there before, then the fullest."""
+    ) -> tuple[list[Distribution], list[Distribution]]:
+        """As many series as the cap has room for, and the rest.
+
+        First those that were there before, then the fullest.
+        """
         room = self._settings.limits.series_per_app - self._state.series_of_others(source)
         ranked = sorted(
             wanted,
@@ -367,10 +375,11 @@ class Intake:
                 sorted(item.attributes.items()),
             ),
         )
-        known = [item for item in ranked if item.identity in before][: max(0, room)]
-        new = [item for item in ranked if item.identity not in before][: max(0, room - len(before))]
-        kept = known + new
-        return kept, Counter(item.name for item in wanted) - Counter(item.name for item in kept)
+        known = [item for item in ranked if item.identity in before]
+        kept = known[: max(0, room)]
+        kept += ranked[len(known) :][: max(0, room - len(before))]
+        identities = {item.identity for item in kept}
+        return kept, [item for item in wanted if item.identity not in identities]
 
     # What they have in common
 
@@ -483,20 +492,30 @@ class Intake:
         cap = self._settings.limits.series_per_app
         return cap - cap // 4 if self._settings.diagnostics.versions else cap
 
-    def _kept_for_histograms(self, source: Source) -> int:
+    def _kept_for_histograms(self, source: Source, metrics: int | None = None) -> int:
         """The series that the histograms of diagnostics had lately, and an eighth of the cap at least.
 
         What the metrics leave is theirs, but for another eighth: that is for the gauges of diagnostics.
+
+        Args:
+            source: of the app.
+            metrics: how many series the app's metrics make, if not as many as are stored.
         """
         if not (self._settings.diagnostics.versions and self._settings.diagnostics.logs):
             return 0
         cap = self._settings.limits.series_per_app
-        most = cap - self._state.series(Source(*source[:2])) - cap // 8
+        metrics = self._state.series(Source(*source[:2])) if metrics is None else metrics
+        most = cap - metrics - cap // 8
         return max(cap // 8, min(most, len(self._state.windows(*source[:2], "signatures"))))
 
-    def _keep_below_cap(self, source: Source) -> None:
-        """Should the app's own series have grown, others go: the metrics of builds, then signatures, the
-        oldest builds' first. What still has room comes back when it is asked for, in this poll as a rule."""
+    def _giving_way(self, source: Source, series: int) -> list[Source]:
+        """The sources that have to go should the app's own metrics make so many series.
+
+        The metrics of builds, then signatures, the oldest builds' first. What still has room comes back when
+        it is asked for, in this poll as a rule.
+        """
+        if source.build_id:
+            return []
         builds = self._diagnostics.builds(*source[:2])
         places = {build.id: version_key(build.version) for build in builds}
         others = sorted(
@@ -507,14 +526,13 @@ class Intake:
             ),
             key=lambda item: (item.source.kind != "metrics", places.get(item.source.build_id, ())),
         )
-        total = self._state.series_of_others(source) + self._state.series(source)
-        total += self._kept_for_histograms(source)
-        gone: set[Source] = set()
-        for item in others if not source.build_id else ():
+        total = self._state.series_of_others(source) + series + self._kept_for_histograms(source, series)
+        gone: list[Source] = []
+        for item in others:
             if total > self._settings.limits.series_per_app:
-                gone.add(item.source)
+                gone.append(item.source)
                 total -= item.series
-        self._state.keep_only(lambda answered: answered.source not in gone)
+        return gone
 
     def _count(
         self,
@@ -530,7 +548,11 @@ class Intake:
         report.series += series
         report.series_by_app[app.bundle_id] += series.total()
         report.left_out += left_out
-        report.capped += capped
+        self._note_capped(app, source, capped)
+
+    def _note_capped(self, app: App, source: Source, capped: Counter[str]) -> None:
+        """Series, by metric, that the cap held back."""
+        self._report.capped += capped
         if capped:
             self._log.warning(
                 "cycle.series_cap_reached",

@@ -1,8 +1,9 @@
 """Which requests a poll makes, in which order, within which budget. Pure.
 
 In the order of IMPORTANCE; within it the newest versions first, then the heaviest signatures, then what was
-asked for longest ago. What has waited for more than a day takes every second turn, the longest wait first. So
-a budget that is too small for everything delays much, and starves nothing: neither what is less important,
+asked for longest ago. What was not answered the last time goes behind the others of its kind, lest it end
+their turn poll after poll. What has waited for about a day takes every second turn, the longest wait first.
+So a budget that is too small for everything delays much, and starves nothing: neither what is less important,
 nor, where much is overdue, the metrics.
 """
 
@@ -17,8 +18,8 @@ from exporter.appstore.jsonapi import App, Build
 
 What = Literal["metrics", "overview", "builds", "signatures", "logs", "build_metrics"]
 IMPORTANCE: tuple[What, ...] = get_args(What)
-LONGEST_WAIT = 24 * 3600.0
-_ASK_AGAIN = 20 * 3600.0  # once a day what was refused, whatever the jitter of the schedule
+LONGEST_WAIT = 20 * 3600.0  # a day, whatever the jitter of the schedule
+_ASK_AGAIN = LONGEST_WAIT  # for what was refused
 
 
 class Key(NamedTuple):
@@ -33,13 +34,15 @@ class Past(NamedTuple):
     """What became of a step so far, in seconds since the epoch.
 
     When it was last asked for, whatever came of it; since when it waits for its turn; when App Store Connect
-    said that it does not offer it, or sent what nobody can read; how many requests it took.
+    said that it does not offer it, or sent what nobody can read; how many requests it took; whether there was
+    no answer the last time.
     """
 
     asked_at: float | None = None
     waits_since: float | None = None
     refused_at: float | None = None
     cost: int = 1
+    failed: bool = False
 
 
 NOTHING = Past()
@@ -120,7 +123,14 @@ def plan(steps: Iterable[Step], past: Mapping[Key, Past], now: float, allowance:
 def turn(step: Step, past: Mapping[Key, Past]) -> tuple[object, ...]:
     """Sorts steps of which none is overdue into the order in which they are taken."""
     before = past.get(step.key, NOTHING)
-    return IMPORTANCE.index(step.what), step.age, -step.weight, before.asked_at or 0.0, *step.key
+    return (
+        IMPORTANCE.index(step.what),
+        before.failed,
+        step.age,
+        -step.weight,
+        before.asked_at or 0.0,
+        *step.key,
+    )
 
 
 def is_overdue(past: Past, now: float) -> bool:

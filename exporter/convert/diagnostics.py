@@ -372,7 +372,8 @@ def _add_log(
         )
     else:
         converted.left_out["no_quantity" if kind in _HISTOGRAMS else "unknown_type"] += 1
-    new = versions.first == version if context.comparable and problem.lasting else None
+    tellable = context.comparable and problem.lasting and version == origin.version
+    new = versions.first == version if tellable else None
     frame = blamed_frame(log.stacks)
     file, line = (frame.file, frame.line) if frame and frame.file else (context.file, context.line)
     attributes_of_event: dict[str, AnyValue] = {

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any, NamedTuple
@@ -109,7 +109,8 @@ def convert_insights(
     regressions = [item for item in (*known, *findings) if item.kind == "regression"]
     platforms = {metric.platform for metric in payload.metrics} | {item.platform for item in regressions}
     counts = _counts(findings, platforms)
-    deltas, findings = _bounded(findings, max(0, series_cap - len(counts)), left_out)
+    room = max(0, series_cap - len(counts))
+    deltas, findings = _bounded(findings, _standing(known), room, left_out)
     gauges = [_gauge(INSIGHT_DELTA, deltas, observed_at), _gauge(INSIGHT_REGRESSIONS, counts, observed_at)]
     return ConvertedInsights(
         gauges=[gauge for gauge in gauges if gauge.data.data_points],
@@ -288,10 +289,18 @@ def _counts(findings: Iterable[Finding], platforms: Iterable[str]) -> dict[Items
     }
 
 
+def _standing(known: Iterable[Finding]) -> set[Items]:
+    """The series whose last value was not 0."""
+    return {items for finding in known for items, value in finding.series if value}
+
+
 def _bounded(
-    findings: Sequence[Finding], room: int, left_out: Counter[str]
+    findings: Sequence[Finding], standing: Collection[Items], room: int, left_out: Counter[str]
 ) -> tuple[dict[Items, float], list[Finding]]:
-    """The series that fit, the largest change first, and the findings with those alone.
+    """The series that fit, and the findings with those alone.
+
+    First those that go to 0 now (they are `standing` above it in what was sent last): an alert is to end.
+    Then the largest change.
 
     Two findings can lay claim to one series, say when the impact of an insight changed: what Apple reports
     now counts, not the 0 of the other.
@@ -299,8 +308,11 @@ def _bounded(
     values: dict[Items, float] = {}
     for items, value in (entry for finding in findings for entry in finding.series):
         values[items] = value or values.get(items, value)
-    ranked = sorted(values.items(), key=lambda entry: (-abs(entry[1]), entry[0]))
-    kept = dict(ranked[:room])
+    ranked = sorted(
+        values.items(),
+        key=lambda entry: (bool(entry[1]) or entry[0] not in standing, -abs(entry[1]), entry[0]),
+    )
+    kept = dict(sorted(ranked[:room], key=lambda entry: (-abs(entry[1]), entry[0])))
     left_out["series_cap"] += len(ranked) - len(kept)
     return kept, [
         item._replace(series=tuple(entry for entry in item.series if entry[0] in kept)) for item in findings

@@ -1,5 +1,23 @@
 """What must survive a restart."""
 
-from exporter.state.state import MOST_EVENTS, Answered, Item, Source, State, recent_requests, unreadable
+from exporter.state.state import (
+    MOST_EVENTS,
+    Answered,
+    Item,
+    Source,
+    State,
+    forget_sources,
+    recent_requests,
+    unreadable,
+)
 
-__all__ = ["MOST_EVENTS", "Answered", "Item", "Source", "State", "recent_requests", "unreadable"]
+__all__ = [
+    "MOST_EVENTS",
+    "Answered",
+    "Item",
+    "Source",
+    "State",
+    "forget_sources",
+    "recent_requests",
+    "unreadable",
+]

@@ -100,6 +100,7 @@ MIGRATIONS = (
         "costs",
         """
         ALTER TABLE step ADD COLUMN cost INTEGER NOT NULL DEFAULT 1;
+        ALTER TABLE step ADD COLUMN failed INTEGER NOT NULL DEFAULT 0;
         CREATE INDEX outbox_signal ON outbox (signal);
         """,
     ),

@@ -249,11 +249,7 @@ class State:
         """Forget sources that are no longer wanted; gives their number. What they still owe stays owed."""
         unwanted = [answered.source for answered in self.answered() if not wanted(answered)]
         with self._transaction() as execute:
-            for source in unwanted:
-                for table in ("source", "snapshot"):
-                    execute(f"DELETE FROM {table} WHERE {_SOURCE}", *source)  # noqa: S608
-                if source.kind == "metrics":
-                    execute("DELETE FROM finding WHERE (account, app_id, build_id) = (?, ?, ?)", *source[:3])
+            forget_sources(execute, unwanted)
         return len(unwanted)
 
     # What is to be delivered
@@ -345,10 +341,14 @@ class State:
     def past(self, account: str) -> dict[Key, Past]:
         """What became of the steps of an account."""
         rows = self._rows(
-            "SELECT app_id, what, id, asked_at, waits_since, refused_at, cost FROM step WHERE account = ?",
+            "SELECT app_id, what, id, asked_at, waits_since, refused_at, cost, failed FROM step"
+            " WHERE account = ?",
             account,
         )
-        return {Key(*row[:3]): Past(*row[3:]) for row in rows}
+        return {
+            Key(*key): Past(asked_at, waits_since, refused_at, cost, bool(failed))
+            for *key, asked_at, waits_since, refused_at, cost, failed in rows
+        }
 
     def asked(self, account: str, key: Key, at: float) -> None:
         """Something is about to be asked for: it waits no longer."""
@@ -356,7 +356,7 @@ class State:
             execute(
                 "INSERT INTO step (account, app_id, what, id, asked_at) VALUES (?, ?, ?, ?, ?)"
                 " ON CONFLICT DO UPDATE"
-                " SET asked_at = excluded.asked_at, waits_since = NULL, refused_at = NULL",
+                " SET asked_at = excluded.asked_at, waits_since = NULL, refused_at = NULL, failed = 0",
                 account,
                 *key,
                 at,
@@ -381,6 +381,13 @@ class State:
                 at,
                 account,
                 *key,
+            )
+
+    def failed(self, account: str, key: Key) -> None:
+        """There was no answer to what was just asked for."""
+        with self._transaction() as execute:
+            execute(
+                "UPDATE step SET failed = 1 WHERE (account, app_id, what, id) = (?, ?, ?, ?)", account, *key
             )
 
     def deferred(self, account: str, keys: Iterable[Key], at: float) -> None:
@@ -417,7 +424,15 @@ class State:
                 account,
                 at - _FORGET_STEPS,
             )
-            for table in ("signature", "build", "observation"):  # of apps that are no longer wanted
+            execute(
+                "UPDATE log SET seen_at = ? WHERE account = ? AND build_id IN (SELECT id FROM build"
+                " WHERE account = ? AND app_id NOT IN (SELECT app_id FROM source WHERE account = ?))",
+                round(at * 10**9),
+                account,
+                account,
+                account,
+            )
+            for table in ("signature", "build"):  # of apps that are no longer wanted
                 execute(
                     f"DELETE FROM {table} WHERE account = ?"  # noqa: S608
                     " AND app_id NOT IN (SELECT app_id FROM source WHERE account = ?)",
@@ -435,6 +450,10 @@ class State:
             " (SELECT id FROM build WHERE kind = 'signatures')",
             now - FORGET_LOGS,
         )
+        execute("DELETE FROM observation WHERE (account, app_id) NOT IN (SELECT account, app_id FROM log)")
+        gone = "account NOT IN (SELECT account FROM run WHERE at >= ?)"  # no longer configured
+        for table in ("step", "build", "signature", "run"):
+            execute(f"DELETE FROM {table} WHERE {gone}", (now - FORGET_LOGS) / 10**9)  # noqa: S608
 
     def last_run(self, account: str) -> tuple[float, bytes] | None:
         """When an account was last polled, and the digest of the settings then."""
@@ -499,6 +518,15 @@ class State:
         if self._lock_file is not None:
             os.close(self._lock_file)
             self._lock_file = None
+
+
+def forget_sources(execute: Execute, sources: Iterable[Source]) -> None:
+    """Delete what is stored of sources, but for what they owe."""
+    for source in sources:
+        for table in ("source", "snapshot"):
+            execute(f"DELETE FROM {table} WHERE {_SOURCE}", *source)  # noqa: S608
+        if source.kind == "metrics":
+            execute("DELETE FROM finding WHERE (account, app_id, build_id) = (?, ?, ?)", *source[:3])
 
 
 def owe(execute: Execute, account: str, app_id: str, bodies: Iterable[Body], stamp: int) -> int:

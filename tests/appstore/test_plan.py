@@ -98,15 +98,22 @@ def test_what_was_asked_for_longest_ago_comes_first(asked_at: dict[str, float], 
     assert order([Step("metrics", app) for app in (C, A, B)], past) == [f"metrics {app}" for app in expected]
 
 
+def test_what_was_not_answered_goes_behind_its_kind() -> None:
+    """Two that always fail would end the turn of their kind poll after poll; they come last in it."""
+    steps = [logs("heavy", weight=0.9), logs("light", weight=0.1), Step("metrics", A), Step("metrics", B)]
+    past = {steps[0].key: Past(NOW - HOUR, failed=True), steps[2].key: Past(NOW - DAY, failed=True)}
+    assert order(steps, past) == ["metrics b", "metrics a", "logs light", "logs heavy"]
+
+
 def test_what_has_waited_for_more_than_a_day_takes_turns() -> None:
     """The longest wait leads, whatever is being waited for, then the most important, then the next wait.
 
-    A day is not yet more than a day.
+    Exactly a day, as a schedule has it, is not yet more.
     """
     past = {
         ONE_OF_EACH[5].key: Past(NOW, NOW - DAY - 1),
         ONE_OF_EACH[4].key: Past(None, NOW - 3 * DAY),
-        ONE_OF_EACH[3].key: Past(None, NOW - DAY),
+        ONE_OF_EACH[3].key: Past(None, NOW - LONGEST_WAIT),
     }
     assert order(ONE_OF_EACH, past) == [
         "logs s1",
@@ -218,7 +225,11 @@ times = st.none() | st.floats(NOW - 3 * DAY, NOW + DAY)
 
 
 @settings(deadline=None)
-@given(steps_drawn, st.lists(st.builds(Past, times, times, times), min_size=15, max_size=15), st.data())
+@given(
+    steps_drawn,
+    st.lists(st.builds(Past, times, times, times, failed=st.booleans()), min_size=15, max_size=15),
+    st.data(),
+)
 def test_each_step_is_planned_once_within_the_budget(
     steps: list[Step], pasts: list[Past], data: st.DataObject
 ) -> None:
