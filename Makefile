@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench docs docs-check lock clean
+.PHONY: help run test lint bench collector docs docs-check lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -33,6 +33,9 @@ lint: $(READY)  ## ruff, mypy --strict, and who may import whom
 
 bench: $(READY)  ## speed and memory beside the plain path, in one run
 	@$(BIN)/python -m bench
+
+collector: $(READY)  ## a real OpenTelemetry Collector for the tests; needs Go, and some minutes the first time
+	@$(BIN)/python -m tests.collector.build
 
 docs: $(READY)  ## write the pages that are generated from the code
 	@$(BIN)/python docs/generate.py
