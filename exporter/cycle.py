@@ -409,8 +409,10 @@ class Cycle:
 
         try:
             listed = self._client.builds(app.id, enough=enough)
-        finally:
-            self._state.took(self._account.name, Step("builds", app).key, max(1, pages))
+        except AppStoreError:  # it takes more than what came: the page that failed, or had no room, too
+            self._state.took(self._account.name, Step("builds", app).key, pages + 1)
+            raise
+        self._state.took(self._account.name, Step("builds", app).key, pages)
         if not any(build.version and build.platform for build in listed) and self._holds_builds(app):
             raise BadAnswer(
                 "the listing has no build with version and platform any more",

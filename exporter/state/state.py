@@ -451,7 +451,10 @@ class State:
             now - FORGET_LOGS,
         )
         execute("DELETE FROM observation WHERE (account, app_id) NOT IN (SELECT account, app_id FROM log)")
-        gone = "account NOT IN (SELECT account FROM run WHERE at >= ?)"  # no longer configured
+        gone = (  # no longer configured; one whose first poll goes on has no run, one that fails has sources
+            "account IN (SELECT account FROM run WHERE at < ?)"
+            " AND account NOT IN (SELECT account FROM source)"
+        )
         for table in ("step", "build", "signature", "run"):
             execute(f"DELETE FROM {table} WHERE {gone}", (now - FORGET_LOGS) / 10**9)  # noqa: S608
 

@@ -401,6 +401,25 @@ def test_the_cap_keeps_the_largest_changes_and_the_counts() -> None:
     assert list(deltas(later).values()) == [0.0, 0.0]
 
 
+def test_the_zeros_of_what_is_withdrawn_go_ahead_of_new_changes() -> None:
+    """An alert has to end: under a cap that new insights alone would fill they leave, once."""
+    devices = [f"iPhone{number},1" for number in range(4)]
+    old = insight(*(population(device, 20.0) for device in devices))
+    new = insight(*(population(device, 90.0) for device in devices), metric="coldLaunchTime")
+    cap = 2 + len(devices)
+    first = converted(document(old), cap=cap)
+    assert set(deltas(first).values()) == {20.0}
+    second = converted(document(new), first.findings, cap)
+    withdrawn = points(second, "appstore.insight.delta")
+    assert [(told["metric"], value) for told, value in withdrawn] == [("appstore.launch.time", 0.0)] * 4
+    third = converted(document(new), second.findings, cap)
+    now = points(third, "appstore.insight.delta")
+    assert [(told["metric"], value) for told, value in now] == [
+        ("appstore.launch.cold_launch_time", 90.0)
+    ] * 4
+    assert (len(second.events), third.events) == (1, [])
+
+
 def test_what_the_reader_left_out_is_counted() -> None:
     """What no insight could be made of is in `left_out`, with what was left out here."""
     result = converted(document(insight(), insight(metric=None), "not an insight"))

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from exporter.appstore.jsonapi import App
+from exporter.appstore.jsonapi import App, Build
+from exporter.errors import RateLimited
 from exporter.sandbox import Fault
 from tests.service.scripted import (
     APP,
     Asked,
+    Reply,
+    Script,
     ScriptedWorld,
     build,
+    launch_times,
     log,
     logs,
     of,
@@ -27,6 +33,7 @@ from tests.service.service_world import HOUR
 from tests.service.test_diagnostics_cycle import TIDEPOOL, Diagnosed, logs_asked
 
 MakeScripted = Callable[..., ScriptedWorld]
+V1, V2, V3 = build("b1", "1.0", 100), build("b2", "2.0", 200), build("b3", "3.0", 300)
 APPS = [APP, App("2", "com.example.two", "Two"), App("3", "com.example.three", "Three")]
 
 
@@ -105,6 +112,83 @@ def test_the_logs_of_a_signature_that_two_builds_have_are_asked_for_once(make_sc
         assert of(world.poll_asking()[1], "logs") == []
 
 
+def test_logs_that_two_builds_have_take_the_turn_of_the_newest(make_scripted: MakeScripted) -> None:
+    """They are as urgent as those of the newest version, however the ids of the builds sort."""
+    world = make_scripted()
+    world.hold(V2, V1)
+    shared = signature("shared", "load()", 0.9)
+    world.script.signatures_of |= {
+        "b1": page(shared, signature("older", "save()", 0.3)),
+        "b2": page(shared, signature("newer", "draw()", 0.2)),
+    }
+    assert of(world.poll_asking()[1], "logs") == ["shared", "newer", "older"]
+
+
+def test_logs_of_builds_that_answered_wait_behind_a_429(make_scripted: MakeScripted) -> None:
+    """They are deferred by name; the build that was answered with 429 does not lead the next poll."""
+    world = make_scripted()
+    world.hold(V3, V2, V1)
+    with_one_signature(world, "b3", "s")
+    world.script.signatures_of["b2"] = RateLimited("App Store Connect answers 429")
+    report, asked = world.poll_asking()
+    assert (of(asked, "signatures"), of(asked, "logs")) == (["b3", "b2"], [])
+    assert [str(step) for step in report.deferred] == ["logs of signature s of com.example.one"]
+    (line,) = world.log.of("cycle.deferred")
+    assert line.fields["waits_for_next_poll"] == {APP.bundle_id: {"logs": 1}}
+    assert "429" in line.fields["reason"]
+    world.later(6)
+    _, asked = world.poll_asking()
+    assert (of(asked, "signatures"), of(asked, "logs")) == (["b1", "b3", "b2"], [])
+    world.script.signatures_of["b2"] = page()
+    world.later(6)
+    assert of(world.poll_asking()[1], "logs") == ["s"]
+
+
+# Builds
+
+
+class PagedScript(Script):
+    """Lists builds as App Store Connect does, 200 a page, and stops when that is enough."""
+
+    def builds(self, app_id: str, *, enough: Callable[[Sequence[Build]], bool]) -> list[Build]:
+        listed = cast("list[Build]", self.builds_of[app_id])
+        for end in range(200, len(listed) + 200, 200):
+            self._request("builds", app_id)
+            if enough(listed[:end]):
+                break
+        return listed[:end]
+
+
+def test_a_platform_that_fell_behind_a_page_stays(make_scripted: MakeScripted) -> None:
+    """A listing goes on until each platform that is held was seen, and no longer."""
+    world = make_scripted(diagnostics__versions=2, diagnostics__logs="false")
+    world.close()
+    world.script = PagedScript(world.clock)
+    world.open()
+    mac = [build("mac-2", "1.1", 2, "MAC_OS"), build("mac-1", "1.0", 1, "MAC_OS")]
+    ios = [build(f"ios-{n}", f"{1 + n // 100}.0", 100.0 + n) for n in range(600)][::-1]
+    for uploaded in (150, 250):
+        world.hold(*ios[-uploaded:], *mac, *ios[:300])
+        assert world.poll_asking()[0].outcome == "ok"
+        world.later(24)
+    asked = world.script.asked
+    assert of(asked, "builds") == [APP.id] * 4  # the first listing reads two pages at least
+    assert {"mac-1", "mac-2"} <= set(of(asked, "signatures")[-4:])
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, True), (False, True), (True, False)])
+def test_a_build_whose_record_changed_is_asked_for_its_metrics(
+    make_scripted: MakeScripted, before: bool | None, after: bool
+) -> None:
+    """Whether it was released may become known during a poll: it is the same build, asked in that poll."""
+    world = make_scripted(collect__builds=1)
+    world.script.metrics_of["b1"] = launch_times(1, "1.0")
+    for released in (before, after):
+        world.hold(replace(V1, released=released))
+        assert of(world.poll_asking()[1], "build_metrics") == ["b1"]
+        world.later(24)
+
+
 # Small budgets
 
 
@@ -181,6 +265,36 @@ def test_a_listing_is_planned_at_what_it_took(make_scripted: MakeScripted) -> No
         world.later(1)
 
 
+def test_a_listing_beyond_the_budget_is_set_aside(make_scripted: MakeScripted) -> None:
+    """Ten pages, eight requests a poll: once a whole budget did not suffice, the others go on without it."""
+    world = make_scripted(limits__key_share=share_for(8))
+    world.hold(V1)
+    world.script.pages = 10
+    polls = []
+    for _ in range(6):
+        report, asked = world.poll_asking()
+        assert report.failures == []
+        assert "builds of com.example.one" in map(str, report.deferred)
+        polls.append((len(of(asked, "builds")), len(of(asked, "metrics")), len(of(asked, "overview"))))
+        world.later(24)
+    assert polls == [(5, 1, 1), (7, 0, 0), *[(0, 1, 1)] * 4]
+
+
+@pytest.mark.parametrize("overview", [page(), unavailable()], ids=["answered", "500"])
+def test_the_budget_is_the_reason_where_it_ended_the_poll(
+    make_scripted: MakeScripted, overview: Reply
+) -> None:
+    """A failure before, which put nothing off, is not what the operator is told to mend."""
+    world = make_scripted(limits__key_share=share_for(6))
+    world.hold(V3, V2, V1)
+    world.script.overview_of[APP.id] = overview
+    report, asked = world.poll_asking()
+    assert len(asked) == 6
+    assert [str(step) for step in report.deferred] == ["signatures of com.example.one"]
+    (line,) = world.log.of("cycle.deferred")
+    assert line.fields["reason"] == "limits.key_share"
+
+
 # App Store Connect does not answer
 
 
@@ -206,6 +320,26 @@ def test_two_failures_in_a_row_of_one_kind_put_off_that_kind(make_scripted: Make
     assert "500" in line.fields["reason"]
     world.later(1)
     assert of(world.poll_asking()[1], "overview")[0] == waits.app.id
+
+
+def test_two_signatures_that_always_fail_hold_back_no_other(make_scripted: MakeScripted) -> None:
+    """What was not answered goes last of its kind the next time, however heavy it is."""
+    world = make_scripted()
+    world.hold(V1)
+    ids = ["bad1", "bad2", "good1", "good2"]
+    found = [signature(s, f"{s}()", 0.9 - 0.1 * place) for place, s in enumerate(ids)]
+    world.script.signatures_of["b1"] = page(*found)
+    world.script.logs_of |= {s: logs(s, log(deviceType=f"iPhone{s}_1")) for s in (*ids, "new")}
+    world.script.logs_of |= {"bad1": unavailable(), "bad2": unavailable()}
+    report, asked = world.poll_asking()
+    assert of(asked, "logs") == ["bad1", "bad2"]
+    assert [step.signature for step in report.deferred] == ["good1", "good2"]
+    world.later(6)
+    assert of(world.poll_asking()[1], "logs") == ["good1", "good2", "bad1", "bad2"]
+    world.script.signatures_of["b1"] = page(*found, signature("new", "new()", 0.01))
+    world.later(6)
+    report, asked = world.poll_asking()
+    assert (of(asked, "logs"), report.deferred) == (["new", "bad1", "bad2"], [])
 
 
 def test_failures_that_do_not_follow_one_another_put_off_nothing(make_scripted: MakeScripted) -> None:

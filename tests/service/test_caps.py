@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import pytest
 
@@ -204,6 +205,63 @@ def test_no_more_goes_for_grown_metrics_than_has_to(
         goals = [point for point in gauges if point.name == "appstore.launch.time.goal"]
         assert [(goal.attributes["device"], goal.value) for goal in goals] == [("all_iphones", 0.4)]
         world.later(24)
+
+
+class WatchedDatabase:
+    """A connection that notes how many series are stored after each transaction."""
+
+    def __init__(self, db: Any) -> None:
+        self._db = db
+        self.stored: list[int] = []
+
+    def execute(self, query: str, values: Any = ()) -> Any:
+        done = self._db.execute(query, values)
+        if query == "COMMIT":
+            ((series,),) = self._db.execute("SELECT coalesce(sum(series), 0) FROM source")
+            self.stored.append(series)
+        return done
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._db, name)
+
+
+@pytest.mark.parametrize("models", [10, 35, 200])
+def test_no_moment_has_more_series_than_the_cap(make_scripted: MakeScripted, models: int) -> None:
+    """What gives way to grown metrics goes in their transaction: a heartbeat or a kill may come after it."""
+    world = make_scripted(limits__series_per_app=100, diagnostics__logs="false")
+    world.hold(V3, V2, V1)
+    world.script.metrics_of[APP.id] = launch_times(5, "3.0", "2.0")
+    world.script.signatures_of |= {
+        item.id: page(*(signature(f"{item.id}-{n}", f"f{n}()") for n in range(10))) for item in (V1, V2, V3)
+    }
+    world.state._db = watched = WatchedDatabase(world.state._db)  # type: ignore[assignment]
+    world.poll_asking()
+    world.script.metrics_of[APP.id] = launch_times(models, "3.0", "2.0")
+    world.later(24)
+    world.poll_asking()
+    assert 80 < max(watched.stored) <= 100
+
+
+# What is left out
+
+
+def test_values_of_a_capped_histogram_are_counted_one_by_one(make_scripted: MakeScripted) -> None:
+    """`left_out` has each value that no histogram bears, the log line each series."""
+    world = make_scripted(limits__series_per_app=16)
+    world.hold(V1)
+    world.script.signatures_of["b1"] = page(signature("s", "load()"))
+    twice = [log(f"Hang of {n} sec", deviceType=f"iPhone{model}_1") for n in (1, 2) for model in range(30)]
+    world.script.logs_of["s"] = logs("s", *twice)
+    report, _ = world.poll_asking()
+    gauges, histograms, events = world.delivered()
+    assert total(gauges, histograms) == 16
+    kept = len(histograms)
+    assert sum(sum(point.counts) for point in histograms) == 2 * kept
+    assert (report.events, len(events)) == (60, 60)
+    assert report.left_out == {"series_cap": 60 - 2 * kept}
+    (line,) = world.log.of("cycle.series_cap_reached")
+    name = "appstore.diagnostic.hang_duration"
+    assert (line.fields["left_out"], line.fields["most"]) == (30 - kept, {name: 30 - kept})
 
 
 def test_nothing_is_left_out_zero_times(make_scripted: MakeScripted) -> None:

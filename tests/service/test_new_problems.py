@@ -6,17 +6,23 @@ from collections.abc import Callable
 
 import pytest
 
+from exporter.appstore.jsonapi import App
+from exporter.appstore.reading import Answer
 from exporter.errors import NotFound
 from exporter.sandbox.records import Record
 from tests.service.scripted import (
+    APP,
     DAY,
     Json,
     Reply,
+    Script,
     ScriptedWorld,
     build,
     frame,
+    launch_times,
     log,
     logs,
+    of,
     page,
     signature,
     unavailable,
@@ -26,6 +32,7 @@ from tests.service.service_world import HOUR
 MakeScripted = Callable[..., ScriptedWorld]
 NEW = "appstore.diagnostic.new"
 FINGERPRINT = "appstore.diagnostic.fingerprint"
+TWO = App("2", "com.example.two", "Two")
 V1, V2, V3 = build("b1", "1.0", 100), build("b2", "2.0", 200), build("b3", "3.0", 300)
 
 
@@ -137,6 +144,27 @@ def test_problems_without_symbols_are_told_apart_and_not_called_new(make_scripte
     assert {key: flags[key] for key in offsets} == {"first": 0.0, "second": 0.0}
 
 
+@pytest.mark.parametrize(
+    ("build_id", "version", "flag", "told"),
+    [("b3", "3.0", 1.0, True), ("b3", "2.5", 1.0, None), ("b2", "2.0", 0.0, None)],
+    ids=["newest", "log of another version", "not the newest"],
+)
+def test_only_events_of_the_newest_version_tell_what_is_new(
+    make_scripted: MakeScripted, build_id: str, version: str, flag: float, told: bool | None
+) -> None:
+    """A log that is not of the newest version held, or not of its build's version, tells neither way."""
+    world = make_scripted()
+    world.hold(V3, V2, V1)
+    known = page(hang(world, "old", "Shop.load()", "1.0"))
+    world.script.signatures_of |= {"b1": known, "b2": page(), "b3": page()}
+    polled(world)
+    world.script.signatures_of[build_id] = page(hang(world, "fresh", "Shop.pay()", version))
+    flags, events = polled(world)
+    assert flags["fresh"] == flag
+    assert (events["fresh"].attributes["version"], events["fresh"].attributes.get(NEW)) == (version, told)
+    assert events["fresh"].severity_text == ("WARN" if told else "INFO")
+
+
 # What is remembered
 
 
@@ -159,6 +187,119 @@ def test_a_build_that_comes_back_sends_no_log_again(make_scripted: MakeScripted)
     gauges, histograms, sent = world.delivered()
     assert (histograms, sent) == ([], [])
     assert {p.attributes["version"] for p in gauges if p.name.endswith("weight")} == {"1.0", "2.0"}
+
+
+def choose_only_two(world: ScriptedWorld) -> None:
+    """A restart with a configuration that leaves the first app out."""
+    world.close()
+    world.overrides["accounts__0__apps__exclude"] = f"[{APP.bundle_id}]"
+    world.open()
+
+
+def choose_both(world: ScriptedWorld) -> None:
+    """A restart with the configuration as it was before."""
+    world.close()
+    del world.overrides["accounts__0__apps__exclude"]
+    world.open()
+
+
+def list_only_two(world: ScriptedWorld) -> None:
+    world.script.apps_listed = [TWO]
+
+
+def list_both(world: ScriptedWorld) -> None:
+    world.script.apps_listed = [APP, TWO]
+
+
+def stay(_world: ScriptedWorld) -> None:
+    """Nothing changes."""
+
+
+AWAY = pytest.mark.parametrize(
+    ("leave", "come_back"),
+    [(list_only_two, list_both), (choose_only_two, choose_both)],
+    ids=["not listed", "deselected"],
+)
+Change = Callable[[ScriptedWorld], None]
+
+
+@AWAY
+def test_an_app_that_comes_back_sends_no_log_again(
+    make_scripted: MakeScripted, leave: Change, come_back: Change
+) -> None:
+    """A hundred days after its logs were read the app is away for a day: they are known when it is back."""
+    world = make_scripted()
+    list_both(world)
+    world.hold(V1)
+    world.script.signatures_of["b1"] = page(hang(world, "s", "Shop.load()", "1.0"))
+    assert set(polled(world)[1]) == {"s"}
+    assert polled(world, hours=100 * DAY / HOUR)[1] == {}
+    leave(world)
+    assert polled(world) == ({}, {})
+    come_back(world)
+    world.later(24)
+    _, asked = world.poll_asking()
+    assert of(asked, "logs") == ["s"]
+    gauges, histograms, events = world.delivered()
+    assert (histograms, events) == ([], [])
+    assert [p.attributes["version"] for p in gauges if p.name.endswith("weight")] == ["1.0"]
+
+
+class Killed(BaseException):
+    """Stands for whatever ends the process."""
+
+
+class DeadlyScript(Script):
+    """The process is killed while it waits for certain logs."""
+
+    def logs(self, signature_id: str) -> Answer:
+        if signature_id == "deadly":
+            raise Killed
+        return super().logs(signature_id)
+
+
+@AWAY
+def test_a_value_waits_for_an_app_that_is_away(
+    make_scripted: MakeScripted, leave: Change, come_back: Change
+) -> None:
+    """What a killed poll left waiting becomes a histogram when the app is back, once."""
+    world = make_scripted()
+    world.close()
+    world.script = DeadlyScript(world.clock)
+    world.open()
+    list_both(world)
+    world.hold(V1)
+    heavy, deadly = hang(world, "s", "Shop.load()", "1.0"), signature("deadly", "Shop.pay()", 0.1)
+    world.script.signatures_of["b1"] = page(heavy, deadly)
+    with pytest.raises(Killed):
+        world.poll_asking()
+    world.script.signatures_of["b1"] = page(heavy)
+    sent = []
+    for change in (leave, come_back, stay):
+        change(world)
+        world.later(24)
+        world.poll_asking()
+        _, histograms, events = world.delivered()
+        sent.append(([point.sum for point in histograms], len(events)))
+    assert sent == [([], 1), ([2.0], 0), ([], 0)]
+
+
+def test_an_app_without_a_name_keeps_its_gauges(make_scripted: MakeScripted) -> None:
+    """A listing that has lost an app's name is a failure; what is stored of the app goes on being sent."""
+    world = make_scripted()
+    world.script.apps_listed = [APP, TWO]
+    world.hold(V1)
+    world.script.metrics_of[APP.id] = launch_times(1, "1.0")
+    world.script.signatures_of["b1"] = page(hang(world, "s", "Shop.load()", "1.0"))
+    world.poll_asking()
+    before, _, _ = world.delivered()
+    world.script.apps_listed = [App(APP.id, APP.bundle_id, ""), TWO]
+    world.later(24)
+    report, asked = world.poll_asking()
+    assert ([error.reason for error in report.failures], of(asked, "metrics")) == (["bad_answer"], ["2"])
+    after, _, _ = world.delivered()
+    assert {(p.series, p.value) for p in after} == {(p.series, p.value) for p in before}
+    assert {p.name for p in after} > {"appstore.launch.time", "appstore.diagnostic.signatures"}
 
 
 @pytest.mark.parametrize("is_seen_again", [True, False])

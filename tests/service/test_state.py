@@ -238,6 +238,7 @@ WRITES: dict[str, Callable[[State], object]] = {
     "finish_run": lambda state: state.finish_run("main", NOW + 1, b"other"),
     "asked": lambda state: state.asked("main", STEP, NOW),
     "refused": lambda state: state.refused("main", STEP, NOW),
+    "failed": lambda state: state.failed("main", STEP),
     "took": lambda state: state.took("main", STEP, 3),
     "deferred": lambda state: state.deferred("main", [STEP, Key("1", "logs", "s2")], NOW),
     "hold_builds": lambda state: Diagnostics(state).hold_builds(
@@ -411,6 +412,58 @@ def test_a_step_waits_since_it_was_first_put_off(path: Path) -> None:
         assert state.past("main")[other] == Past(NOW + 50, None, None, 3)
         state.finish_run("main", NOW + 25 + 30 * 24 * 3600, b"")
         assert set(state.past("main")) == {other}
+
+
+DAY = 24 * 3600.0
+
+
+def rows_of(path: Path, account: str) -> set[str]:
+    """The tables that have rows of an account."""
+    tables = ("step", "build", "signature", "run", "log", "problem", "window")
+    with closing(sqlite3.connect(path)) as db:
+        found = {
+            table: db.execute(f"SELECT count(*) FROM {table} WHERE account = ?", [account]).fetchone()[0]
+            for table in tables
+        }
+    return {table for table, rows in found.items() if rows}
+
+
+def fill(state: State) -> None:
+    """A row of each kind."""
+    store(state)
+    Diagnostics(state).hold_builds("main", "1", "signatures", [build("2.0")], AT)
+    store_signatures(state, "2.0", [("s1", 0.5)])
+    store_logs(state, "s1", [b"log"])
+    state.asked("main", STEP, NOW)
+
+
+def test_an_account_that_is_no_longer_polled_leaves_nothing(path: Path) -> None:
+    """Ninety days after its last poll another's run clears it away; what has an age of its own goes by it."""
+    aged = {"log", "problem", "window"}
+    with closing(State(path)) as state:
+        fill(state)
+        state.finish_run("main", NOW, b"")
+        state.keep_only(lambda answered: False)  # as at a start without the account
+        for days, left in (
+            (89, aged | {"step", "build", "signature", "run"}),
+            (91, {"log", "problem"}),  # of a build that was held until now
+            (92, {"problem"}),
+            (181, set[str]()),
+        ):
+            state.finish_run("other", NOW + days * DAY, b"")
+            assert rows_of(path, "main") == left
+
+
+@pytest.mark.parametrize("last_run", [None, NOW - 91 * DAY])
+def test_the_run_of_one_account_leaves_others_that_are_configured(path: Path, last_run: float | None) -> None:
+    """Their first poll may still go on, or fail for months; logs of lost signatures are never asked for."""
+    with closing(State(path)) as state:
+        if last_run:
+            state.finish_run("main", last_run, b"")
+        fill(state)
+        before = rows_of(path, "main")
+        state.finish_run("other", NOW, b"")
+        assert rows_of(path, "main") == before > {"step", "build", "signature"}
 
 
 def test_a_copy_in_memory_leaves_the_file_alone(path: Path) -> None:
