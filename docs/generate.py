@@ -47,7 +47,14 @@ def generated() -> dict[str, str]:
         "docs/commands.md": NOTICE + "".join(commands_page()),
         "docs/operating.md": NOTICE + "".join(operating_page()),
         "config/exporter.schema.json": json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n",
+        **collector_copies(),
     }
+
+
+def collector_copies() -> dict[str, str]:
+    """The Collector's configurations beside the manifests: kustomize reads nothing above its folder."""
+    sources = [ROOT / "otel-collector-config.yaml", *sorted((ROOT / "config/collector").glob("*.yaml"))]
+    return {f"deploy/kubernetes/base/collector/{path.name}": path.read_text() for path in sources}
 
 
 def _settle(path: str, text: str, check: bool) -> str:
@@ -285,6 +292,7 @@ def configuration_page() -> Iterator[str]:
             ("`ASC_BASE_URL`", "another address of App Store Connect (a proxy, a test server)"),
             ("`PERFPOWER_CONFIG`", "the configuration file, the same as `--config`"),
             ("`PERFPOWER_STATE`", "the state file, the same as `state.path`"),
+            ("`PERFPOWER_SHARD`", "which part of the accounts is polled here, the same as `--shard`"),
             (
                 "`OTEL_EXPORTER_OTLP_*`",
                 "`ENDPOINT`, `PROTOCOL`, `HEADERS`, `COMPRESSION`, `TIMEOUT` (milliseconds), `CERTIFICATE`, "
@@ -387,7 +395,7 @@ def operating_page() -> Iterator[str]:
     yield (
         "\n## What is put off, and since when\n\n"
         "The exporter takes no more than its share of the key's hour (`limits.key_share`). What does not fit "
-        "waits for the next poll: the least important first, and what has waited for more than a day takes "
+        "waits for the next poll: the least important first, and what has waited for about a day takes "
         "every second turn. Nothing is lost by it, it comes later.\n\n"
         "- The log, `cycle.deferred`: `of` is how many steps of each kind, `waits_for_next_poll` the same by "
         'app (`{"com.example.harbour": {"logs": 137}}`), `oldest_wait_hours` how long the first of them has '

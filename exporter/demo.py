@@ -43,12 +43,13 @@ Ctrl-C ends this.
 """
 
 
-def run_sandbox(environ: Mapping[str, str], stop: threading.Event) -> None:
+def run_sandbox(environ: Mapping[str, str], stop: threading.Event, endpoint: str | None = None) -> None:
     """Run until `stop` is set; leaves nothing behind.
 
     Args:
         environ: the process's environment, of which the sections `collect`, `diagnostics`, `limits` and
             `http` are used.
+        endpoint: the address of a Collector to push to; None for the built-in receiver.
     """
     with ExitStack() as opened:
         first = _minute()
@@ -57,37 +58,54 @@ def run_sandbox(environ: Mapping[str, str], stop: threading.Event) -> None:
         folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="perfpower-sandbox-"))
         chosen = {name: value for name, value in environ.items() if name.startswith(_SECTIONS_OF_THE_USER)}
         logs.configure("critical", "console")  # libraries have nothing to say here that the narrator does not
+        ends = sandbox.environ() | ({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint} if endpoint else {})
         configured = settings.load(
-            None,
-            {**_SCHEDULE, **chosen, **sandbox.environ(), "PERFPOWER_STATE": str(Path(folder) / "state.db")},
+            None, {**_SCHEDULE, **chosen, **ends, "PERFPOWER_STATE": str(Path(folder) / "state.db")}
         )
         state = opened.enter_context(closing(State(configured.state.path)))
-        narrator = Narrator(sandbox, stop)
+        narrator = Narrator(sandbox, stop, endpoint)
         exporter = Exporter(configured, state, open_sink(configured.otlp), log=narrator, stop=stop)
         narrator.begin()
         run(exporter, stop, narrator)
 
 
 class Narrator:
-    """Stands where the log stands, and says in sentences what happened."""
+    """Stands where the log stands, and says in sentences what happened.
 
-    def __init__(self, sandbox: Sandbox, stop: threading.Event) -> None:
+    Args:
+        endpoint: a Collector that gets the points in place of the sandbox's receiver, where they cannot be
+            looked at for examples.
+    """
+
+    def __init__(self, sandbox: Sandbox, stop: threading.Event, endpoint: str | None = None) -> None:
         self._sandbox = sandbox
         self._stop = stop
-        self._told_examples = False
+        self._endpoint = endpoint
+        self._told_examples = endpoint is not None
 
     def begin(self) -> None:
         """What this is, before anything happens."""
         click.echo(
-            "perfpower-exporter with a built-in App Store Connect and OTLP receiver: "
-            "nothing leaves this machine.\n\n"
-            f"  App Store Connect  {self._sandbox.appstore.url}  three apps; a day passes each minute\n"
-            f"  OTLP receiver      {self._sandbox.receiver.url}  takes the place of your Collector\n\n"
+            f"perfpower-exporter with {self._both_ends()}\n"
             "Gauges are sent again at each heartbeat, here every 20 seconds, so that charts have no gaps;\n"
             "distributions over device models only when they change.\n\n"
             "A poll asks for the metrics first, and sends them at once. Then it asks for the call stacks\n"
             "behind hangs, slow launches and disk writes, at most five requests a second: the first poll\n"
             "takes about a minute. Each stack becomes an event, once.\n"
+        )
+
+    def _both_ends(self) -> str:
+        appstore = (
+            f"  App Store Connect  {self._sandbox.appstore.url}  three apps; a day passes each minute\n"
+        )
+        if self._endpoint:
+            return (
+                f"a built-in App Store Connect.\n\n{appstore}"
+                f"  Collector          {self._endpoint}  gets made-up numbers\n"
+            )
+        return (
+            f"a built-in App Store Connect and OTLP receiver: nothing leaves this machine.\n\n{appstore}"
+            f"  OTLP receiver      {self._sandbox.receiver.url}  takes the place of your Collector\n"
         )
 
     def debug(self, event: str, **fields: object) -> None:

@@ -27,6 +27,12 @@ class Event:
 
 
 EVENTS: dict[str, Event] = {
+    "shard": Event(
+        ("info", "warning"),
+        "The start, with `--shard`: which accounts are ours, and which are elsewhere. A warning if none "
+        "is ours: the exporter stays up, and sends only what it still owes.",
+        "With more exporters than keys some have nothing to do, and with few keys one may: take fewer.",
+    ),
     "scheduled": Event(("info",), "The start: when the account is polled next."),
     "started": Event(("info",), "The schedule runs; `health` is the address of the status page."),
     "stopping": Event(("info",), "SIGTERM or Ctrl-C: what is owed is sent, for some seconds at the most."),

@@ -14,9 +14,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from exporter import __version__
+from exporter import __version__, sharding
 from exporter.cli import looking
-from exporter.cli.options import CONFIG
+from exporter.cli.options import CONFIG, SHARD
 from exporter.errors import ConfigError, ExporterError
 
 
@@ -55,28 +55,39 @@ def main() -> None:
 
 @main.command()
 @CONFIG
+@SHARD
 @click.option(
     "--sandbox",
     is_flag=True,
     help="Against a built-in App Store Connect and OTLP receiver; no account needed.",
 )
-def run(config: Path | None, sandbox: bool) -> None:
+@click.option(
+    "--endpoint",
+    metavar="URL",
+    help="With --sandbox: push to this Collector, in place of the built-in receiver.",
+)
+def run(config: Path | None, shard: sharding.Shard | None, sandbox: bool, endpoint: str | None) -> None:
     """Poll on a schedule, re-send at each heartbeat, until SIGTERM or Ctrl-C."""
     from exporter import service
 
     stop = threading.Event()
     service.stop_on_signals(stop)
     if sandbox:
-        if click.get_current_context().get_parameter_source("config") is ParameterSource.COMMANDLINE:
-            raise click.UsageError("--sandbox has a configuration of its own; leave --config out")
+        for option in ("config", "shard"):
+            if click.get_current_context().get_parameter_source(option) is ParameterSource.COMMANDLINE:
+                raise click.UsageError(f"--sandbox has a configuration of its own; leave --{option} out")
         from exporter.demo import run_sandbox
 
-        run_sandbox(os.environ, stop)
+        run_sandbox(os.environ, stop, endpoint)
         return
+    if endpoint:
+        raise click.UsageError(
+            "--endpoint belongs to --sandbox; else it is otlp.endpoint of the configuration"
+        )
     from exporter.endpoint import open_sink
     from exporter.state import State
 
-    settings, log = _configured(config)
+    settings, log = _configured(config, shard)
     with closing(State(settings.state.path)) as state:
         exporter = service.Exporter(settings, state, open_sink(settings.otlp), log=log, stop=stop)
         service.run(exporter, stop, log)
@@ -84,9 +95,10 @@ def run(config: Path | None, sandbox: bool) -> None:
 
 @main.command()
 @CONFIG
+@SHARD
 @click.option("--dry-run", is_flag=True, help="Print what would be sent; send and store nothing.")
 @click.pass_context
-def once(ctx: click.Context, config: Path | None, dry_run: bool) -> None:
+def once(ctx: click.Context, config: Path | None, shard: sharding.Shard | None, dry_run: bool) -> None:
     """Poll and deliver once, for cron and serverless.
 
     Exit status 0: all went well. 1: something failed, the rest was delivered. 2: configuration.
@@ -95,7 +107,7 @@ def once(ctx: click.Context, config: Path | None, dry_run: bool) -> None:
     from exporter.endpoint import open_sink
     from exporter.state import State
 
-    settings, log = _configured(config, level="error" if dry_run else "")
+    settings, log = _configured(config, shard, level="error" if dry_run else "")
     if dry_run:
         ctx.exit(_dry_run(settings, log))
     with closing(State(settings.state.path)) as state:
@@ -107,8 +119,9 @@ def once(ctx: click.Context, config: Path | None, dry_run: bool) -> None:
 
 @main.command()
 @CONFIG
+@SHARD
 @click.pass_context
-def check(ctx: click.Context, config: Path | None) -> None:
+def check(ctx: click.Context, config: Path | None, shard: sharding.Shard | None) -> None:
     """Try configuration, state folder, endpoint, key, apps and rate limit; count the series.
 
     Nothing is written or pushed. Asks App Store Connect what one poll would ask.
@@ -116,7 +129,7 @@ def check(ctx: click.Context, config: Path | None) -> None:
     from exporter import check as checks
     from exporter.endpoint import open_sink
 
-    settings, log = _configured(config, level="critical")
+    settings, log = _configured(config, shard, level="critical", aloud=True)
     good = True
     for finding in checks.check(settings, open_sink(settings.otlp), log):
         click.echo(str(finding))
@@ -126,7 +139,8 @@ def check(ctx: click.Context, config: Path | None) -> None:
 
 @main.command()
 @CONFIG
-def plan(config: Path | None) -> None:
+@SHARD
+def plan(config: Path | None, shard: sharding.Shard | None) -> None:
     """Show what the next poll would ask for, what it costs, and what the key's hour leaves for it.
 
     Asks App Store Connect for the apps and their builds only; works beside a running exporter. When the key's
@@ -135,7 +149,7 @@ def plan(config: Path | None) -> None:
     from exporter import check as checks
     from exporter.endpoint import open_sink
 
-    settings, log = _configured(config, level="critical")
+    settings, log = _configured(config, shard, level="critical", aloud=True)
     for line in checks.planned(settings, open_sink(settings.otlp), log):
         click.echo(line)
 
@@ -176,18 +190,49 @@ def sandbox(env_file: Path | None) -> None:
         stop.wait()
 
 
+@main.command()
+@CONFIG
+def healthcheck(config: Path | None) -> None:
+    """Ask the exporter that runs here with this configuration whether it is alive; for containers.
+
+    Asks /livez at http.listen. Exit status 0: alive. 1: not alive, or no answer. 2: configuration.
+    """
+    from exporter.healthcheck import ask, listening
+
+    ask(*listening(config, os.environ))
+    click.echo("alive")
+
+
 for _command in looking.COMMANDS:
     main.add_command(_command)
 
 
-def _configured(config: Path | None, level: str = "") -> tuple[Any, Any]:
+def _configured(
+    config: Path | None, shard: sharding.Shard | None, level: str = "", *, aloud: bool = False
+) -> tuple[Any, Any]:
     from exporter import logs
     from exporter.settings import load
     from exporter.tuning import calm_garbage_collector
 
     settings = load(config, os.environ)
     calm_garbage_collector()
-    return settings, logs.configure(level or settings.log.level, settings.log.format)
+    log = logs.configure(level or settings.log.level, settings.log.format)
+    return _ours(settings, shard, log, aloud=aloud) if shard else settings, log
+
+
+def _ours(settings: Any, shard: sharding.Shard, log: Any, *, aloud: bool) -> Any:
+    """The settings with the accounts of this shard; the log says which, or the terminal if `aloud`."""
+    divided = sharding.divide(settings.accounts, shard)
+    ours, others = ([account.name for account in accounts] for accounts in divided)
+    if aloud:
+        click.echo(
+            f"shard {shard}: {', '.join(ours) or 'nothing'}; elsewhere: {', '.join(others) or 'nothing'}"
+        )
+    elif ours:
+        log.info("shard", shard=str(shard), accounts=ours, elsewhere=others)
+    else:
+        log.warning("shard", shard=str(shard), accounts=ours, elsewhere=others)
+    return settings.model_copy(update={"accounts": divided[0]})
 
 
 def _dry_run(settings: Any, log: Any) -> int:

@@ -9,9 +9,11 @@ from threading import Event
 from time import monotonic
 
 import pytest
+from click.testing import CliRunner
 
+from exporter.cli import main
 from exporter.demo import Narrator
-from exporter.sandbox import AppStoreSandbox, Sandbox
+from exporter.sandbox import AppStoreSandbox, OtlpReceiver, Sandbox
 from exporter.service import Exporter
 from exporter.state import State
 from tests.service.service_world import ScriptedSink, command, running, settings_of, wait_until
@@ -26,12 +28,12 @@ class Demo:
         self.output.parent.mkdir()
         self.seconds = 0.0
 
-    def __call__(self, enough: Callable[[str], bool], **more: str) -> str:
+    def __call__(self, enough: Callable[[str], bool], *arguments: str, **more: str) -> str:
         """What it says until that is enough and Ctrl-C has ended it; `seconds` is how long enough took."""
         environ = {"TMPDIR": str(self.folder), "PERFPOWER__HTTP__LISTEN": "127.0.0.1:0", **more}
         started = monotonic()
         with running(
-            command("run", "--sandbox"), {"PYTHONUNBUFFERED": "1", **environ}, self.output
+            command("run", "--sandbox", *arguments), {"PYTHONUNBUFFERED": "1", **environ}, self.output
         ) as process:
             wait_until(lambda: enough(self.output.read_text()), 20)
             self.seconds = monotonic() - started
@@ -73,6 +75,27 @@ def test_the_sandbox_shows_its_first_numbers_before_the_call_stacks(demo: Demo) 
     assert "Traceback" not in text
     assert ".failed" not in text
     assert os.listdir(demo.folder) == []
+
+
+def test_the_sandbox_can_push_to_a_collector(demo: Demo) -> None:
+    """With --endpoint its numbers arrive there and not in the built-in receiver, and it says so."""
+    with OtlpReceiver() as collector:
+        url = collector.url
+        text = demo(lambda text: " delivered " in text, "--endpoint", url)
+        services = {point.resource["service.name"] for point in collector.points}
+    assert "com.example.harbour" in services
+    assert f"  Collector          {url}  " in text
+    assert "nothing leaves this machine" not in text
+    assert "What the receiver got" not in text
+    assert "Traceback" not in text
+    assert os.listdir(demo.folder) == []
+
+
+def test_an_endpoint_without_the_sandbox_is_refused() -> None:
+    """It would otherwise be taken for the configuration's endpoint, and be ignored."""
+    result = CliRunner().invoke(main, ["run", "--endpoint", "http://127.0.0.1:4318"])
+    assert result.exit_code == 2
+    assert "otlp.endpoint" in result.stderr
 
 
 def test_all_that_a_poll_tells_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
