@@ -22,6 +22,7 @@ from exporter.appstore.payloads.overview import Overview, parse_overview, with_g
 from exporter.appstore.payloads.reader import clean_text, platform_name
 from exporter.appstore.reading import Answer
 from exporter.appstore.versions import version_key
+from exporter.cap import Cap
 from exporter.convert.diagnostics import (
     Context,
     ConvertedGauges,
@@ -36,7 +37,7 @@ from exporter.convert.diagnostics import (
     problems_of,
     seen_in,
 )
-from exporter.convert.distributions import Distribution, chained, owed
+from exporter.convert.distributions import chained, owed
 from exporter.convert.insights import ConvertedInsights, convert_insights
 from exporter.convert.metrics import Converted, Selection, convert
 from exporter.errors import AppStoreError
@@ -66,6 +67,7 @@ class Intake:
         self._settings = settings
         self._state = state
         self._diagnostics = Diagnostics(state)
+        self._cap = Cap(settings, state)
         self._report = report
         self._log = log
 
@@ -75,7 +77,7 @@ class Intake:
         """The metrics of an app with Apple's insights on them, or the metrics of one of its builds."""
         source = Source(self._account.name, app.id, build.id if build else "")
         number = build.number if build else ""
-        room = self._room(source) if build else self._room_for_metrics()
+        room = self._cap.room(source) if build else self._cap.room_for_metrics()
         selection = Selection(self._collect.detail, self._collect.categories, self._collect.devices)
         least = self._settings.regression.min_change
         overview = None if build else self._overview(app)
@@ -122,7 +124,7 @@ class Intake:
                 windows={series_of + identity: window for identity, window in windows.items()},
                 seen=[series_of + item.identity for item in converted.distributions],
                 findings=found.findings if found else (),
-                also=lambda execute: forget_sources(execute, self._giving_way(source, series.total())),
+                also=lambda execute: forget_sources(execute, self._cap.giving_way(source, series.total())),
             )
         self._count(app, source, gauges, series, converted.left_out, converted.capped)
         self._report.left_out += found.left_out if found else Counter()
@@ -137,7 +139,7 @@ class Intake:
         says of goals, source files and lines."""
         source = self._overview_of(app)
         top = self._settings.diagnostics.top_signatures
-        room = min(self._room(source), 3 * top)
+        room = min(self._cap.room(source), 3 * top)
         known = self._known_signatures(app)
         digest = self._digest(app, answer.body, (room, top, sorted(known.items())))
         if self._is_unchanged(source, digest, answer):
@@ -263,7 +265,7 @@ class Intake:
         origin = origin_of(build)
         most = len(parsed.signatures) + 3  # room for more than there is makes no difference
         most += sum(2 + len(item.reference_versions) for item in parsed.signatures)
-        room = min(self._room(source, not_yet), most)
+        room = min(self._cap.room(source, not_yet), most)
         top = self._settings.diagnostics.top_signatures
         digest = self._digest(app, b"".join(page.body for page in pages), (room, top, origin, sorted(new)))
         if self._is_unchanged(source, digest, pages[-1]):
@@ -341,7 +343,7 @@ class Intake:
             series_of = self._series_of(app)
             before = self._windows(source, series_of)
             wanted = diagnostic_distributions([observation for _, observation in rows])
-            kept, beyond = self._fitting(source, wanted, before)
+            kept, beyond = self._cap.fitting(source, wanted, before)
             now = int(at * _SECOND)
             metrics, windows = chained(kept, before, now)
             bodies = self._encoded(app, metrics)
@@ -357,29 +359,6 @@ class Intake:
         self._report.series_by_app[app.bundle_id] += len(kept)
         self._report.left_out += Counter(series_cap=sum(sum(item.counts) for item in beyond))
         self._note_capped(app, source, Counter(item.name for item in beyond))
-
-    def _fitting(
-        self, source: Source, wanted: Sequence[Distribution], before: Collection[bytes]
-    ) -> tuple[list[Distribution], list[Distribution]]:
-        """As many series as the cap has room for, and the rest.
-
-        First those that were there before, then the fullest.
-        """
-        room = self._settings.limits.series_per_app - self._state.series_of_others(source)
-        ranked = sorted(
-            wanted,
-            key=lambda item: (
-                item.identity not in before,
-                -sum(item.counts),
-                item.name,
-                sorted(item.attributes.items()),
-            ),
-        )
-        known = [item for item in ranked if item.identity in before]
-        kept = known[: max(0, room)]
-        kept += ranked[len(known) :][: max(0, room - len(before))]
-        identities = {item.identity for item in kept}
-        return kept, [item for item in wanted if item.identity not in identities]
 
     # What they have in common
 
@@ -468,71 +447,6 @@ class Intake:
     def _series_of(self, app: App) -> bytes:
         """What stands before the identity of a distribution: another resource makes other series."""
         return hashlib.sha256(repr(self._resource(app)).encode()).digest()[:8]
-
-    def _room(self, source: Source, not_yet: Collection[str] = ()) -> int:
-        """How many series a source may make, beside the others of the app.
-
-        Not counted are the signatures of the builds in `not_yet`.
-        """
-        others = sum(
-            item.series
-            for item in self._state.answered()
-            if item.source[:2] == source[:2]
-            and item.source != source
-            and not (item.source.kind == "signatures" and item.source.build_id in not_yet)
-        )
-        cap = self._settings.limits.series_per_app
-        return max(0, cap - others - self._kept_for_histograms(source))
-
-    def _room_for_metrics(self) -> int:
-        """All of the cap, but for the quarter that is kept for diagnostics.
-
-        One metric more on every device model must not leave the hangs without their signatures.
-        """
-        cap = self._settings.limits.series_per_app
-        return cap - cap // 4 if self._settings.diagnostics.versions else cap
-
-    def _kept_for_histograms(self, source: Source, metrics: int | None = None) -> int:
-        """The series that the histograms of diagnostics had lately, and an eighth of the cap at least.
-
-        What the metrics leave is theirs, but for another eighth: that is for the gauges of diagnostics.
-
-        Args:
-            source: of the app.
-            metrics: how many series the app's metrics make, if not as many as are stored.
-        """
-        if not (self._settings.diagnostics.versions and self._settings.diagnostics.logs):
-            return 0
-        cap = self._settings.limits.series_per_app
-        metrics = self._state.series(Source(*source[:2])) if metrics is None else metrics
-        most = cap - metrics - cap // 8
-        return max(cap // 8, min(most, len(self._state.windows(*source[:2], "signatures"))))
-
-    def _giving_way(self, source: Source, series: int) -> list[Source]:
-        """The sources that have to go should the app's own metrics make so many series.
-
-        The metrics of builds, then signatures, the oldest builds' first. What still has room comes back when
-        it is asked for, in this poll as a rule.
-        """
-        if source.build_id:
-            return []
-        builds = self._diagnostics.builds(*source[:2])
-        places = {build.id: version_key(build.version) for build in builds}
-        others = sorted(
-            (
-                item
-                for item in self._state.answered()
-                if item.source[:2] == source[:2] and item.source.build_id
-            ),
-            key=lambda item: (item.source.kind != "metrics", places.get(item.source.build_id, ())),
-        )
-        total = self._state.series_of_others(source) + series + self._kept_for_histograms(source, series)
-        gone: list[Source] = []
-        for item in others:
-            if total > self._settings.limits.series_per_app:
-                gone.append(item.source)
-                total -= item.series
-        return gone
 
     def _count(
         self,
