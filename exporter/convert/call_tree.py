@@ -63,12 +63,11 @@ def heaviest_path(tree: list[Node], wanted: Callable[[Frame], bool] | None = Non
     return path[1:]
 
 
-def blamed_frame(stacks: Sequence[Sequence[Frame]]) -> Frame | None:
+def blamed_frame(tree: list[Node]) -> Frame | None:
     """The frame that an engineer looks at first: the innermost blamed one on the heaviest path that has any.
 
     Where none is blamed: the innermost one with an insight's category, found in the same way; else None.
     """
-    tree = call_tree(stacks)
     path = heaviest_path(tree, is_blamed) or heaviest_path(tree, has_category)
     return tree[path[-1]].frame if path else None
 

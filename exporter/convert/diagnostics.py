@@ -22,7 +22,7 @@ from exporter.appstore.payloads.overview import Overview
 from exporter.appstore.payloads.reader import clean_text
 from exporter.appstore.versions import version_key
 from exporter.convert import quantities, recognition
-from exporter.convert.call_tree import blamed_frame
+from exporter.convert.call_tree import Node, blamed_frame, call_tree
 from exporter.convert.catalogue import (
     DIAGNOSTIC_EVENT,
     DISK_WRITES,
@@ -291,11 +291,14 @@ def convert_logs(
                 continue
             met.add(identity)
             converted.identities.append(identity)
-            known = recognition.recognise(context.signature.type, log.stacks, _name_of(context))
+            tree = call_tree(log.stacks)
+            known = recognition.recognise(context.signature.type, tree, _name_of(context))
             versions = _versions_of(known.fingerprint, log, converted, context)
             converted.problems[known.fingerprint] = versions
             if identity not in seen:
-                _add_log(converted, log, identity, known, versions, product.insights, context, observed_at)
+                _add_log(
+                    converted, log, tree, identity, known, versions, product.insights, context, observed_at
+                )
     return converted
 
 
@@ -352,6 +355,7 @@ def _versions_of(fingerprint: str, log: Log, converted: ConvertedLogs, context: 
 def _add_log(
     converted: ConvertedLogs,
     log: Log,
+    tree: list[Node],
     identity: bytes,
     problem: recognition.Problem,
     versions: Versions,
@@ -374,7 +378,7 @@ def _add_log(
         converted.left_out["no_quantity" if kind in _HISTOGRAMS else "unknown_type"] += 1
     tellable = context.comparable and problem.lasting and version == origin.version
     new = versions.first == version if tellable else None
-    frame = blamed_frame(log.stacks)
+    frame = blamed_frame(tree)
     file, line = (frame.file, frame.line) if frame and frame.file else (context.file, context.line)
     attributes_of_event: dict[str, AnyValue] = {
         **signature_attributes(context.signature.id, context.signature.text),
@@ -405,7 +409,7 @@ def _add_log(
         "code.function.name": _OFFSET.sub("", frame.symbol) if frame else "",
         "code.file.path": file,
         "code.line.number": line,
-        "code.stacktrace": render(log.stacks) if log.stacks else "",
+        "code.stacktrace": render(tree),
     }
     converted.events.append(
         LogRecord(

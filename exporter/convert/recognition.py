@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import chain, groupby, islice
 from typing import NamedTuple
 
 from exporter.appstore.payloads.diagnostics import Frame, Log
-from exporter.convert.call_tree import call_tree, heaviest_path, is_blamed, one_line
+from exporter.convert.call_tree import Node, heaviest_path, is_blamed, one_line
 
 _OFFSET_INTO_BINARY = re.compile(r"[\w.\- ]{1,200} \+ (0x[\da-fA-F]{1,16}|\d{1,18})|(0x[\da-fA-F]{1,16})")
 _LONGEST_FUNCTION = 4096  # bytes
@@ -77,7 +77,7 @@ class Problem(NamedTuple):
     lasting: bool
 
 
-def recognise(kind: str, stacks: Sequence[Sequence[Frame]], signature: str) -> Problem:
+def recognise(kind: str, tree: list[Node], signature: str) -> Problem:
     """Which problem a log is about.
 
     Made from the diagnostic type and the names of the blamed frames, from the outside in, along the heaviest
@@ -91,7 +91,6 @@ def recognise(kind: str, stacks: Sequence[Sequence[Frame]], signature: str) -> P
     binary. The same name twice in a row, a recursion, counts once. Samples matter only in so far as they say
     which path is the heaviest.
     """
-    tree = call_tree(stacks)
     blamed = [tree[place].frame for place in heaviest_path(tree, is_blamed) if tree[place].frame.blamed]
     if any(_function(frame.symbol) for frame in blamed):
         names = _without_repeats(_function(frame.symbol) or one_line(frame.binary) for frame in blamed)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain, groupby
 
 from exporter.appstore.payloads.diagnostics import Frame
-from exporter.convert.call_tree import Node, call_tree, has_category, heaviest_path, is_blamed, one_line
+from exporter.convert.call_tree import Node, has_category, heaviest_path, is_blamed, one_line
 
 _DEEPEST_INDENT = 20  # levels of two columns
 
 
-def render(stacks: Sequence[Sequence[Frame]], *, most_lines: int = 60, longest_line: int = 200) -> str:
+def render(tree: list[Node], *, most_lines: int = 60, longest_line: int = 200) -> str:
     """The tree as engineers read one: heaviest path first, callees below their caller, one line a frame.
 
     ```
@@ -34,11 +34,10 @@ def render(stacks: Sequence[Sequence[Frame]], *, most_lines: int = 60, longest_l
     has most samples.
 
     Args:
-        stacks: the stacks of a log.
+        tree: the call tree of a log.
         most_lines: how many lines there are at most, 1 or more.
         longest_line: how many characters a line has at most, 1 or more.
     """
-    tree = call_tree(stacks)
     lines = (
         _gap_line(tree, run) if left_out else _frame_line(tree[run.start], longest_line)
         for left_out, run in _runs(_left_out(tree, most_lines))

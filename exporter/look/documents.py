@@ -15,7 +15,7 @@ from exporter.appstore.payloads.diagnostics import Frame, Log, Signature, Signat
 from exporter.appstore.payloads.insights import Insight, Insights
 from exporter.appstore.payloads.overview import Overview
 from exporter.appstore.payloads.reader import Reader, platform_name
-from exporter.convert.call_tree import blamed_frame
+from exporter.convert.call_tree import blamed_frame, call_tree
 from exporter.convert.catalogue import metric_name
 from exporter.convert.rendering import render
 from exporter.convert.units import unit_of
@@ -264,7 +264,7 @@ def _log(log: Log, stack: list[str] | None) -> Document:
         "deviceType": log.device,
         "platformArchitecture": log.architecture,
     }
-    first = blamed_frame(log.stacks)
+    first = blamed_frame(call_tree(log.stacks))
     shown: Document = {
         "diagnosticMetaData": {name: text for name, text in metadata.items() if text},
         "blamedFrame": _frame(first) if first else None,
@@ -277,7 +277,7 @@ def _stack(log: Log, whole: bool) -> list[str]:
     if not any(log.stacks):
         return []
     most = {"most_lines": sum(map(len, log.stacks)), "longest_line": _LONGEST_LINE} if whole else {}
-    return render(log.stacks, **most).split("\n")
+    return render(call_tree(log.stacks), **most).split("\n")
 
 
 def _frame(frame: Frame) -> Document:

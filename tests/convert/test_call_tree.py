@@ -8,10 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.convert.call_tree import blamed_frame
-from exporter.convert.recognition import identity, recognise
-from exporter.convert.rendering import render
-from tests.convert.frames import NO_LOG, changed, frame
+from exporter.convert.recognition import identity
+from tests.convert.frames import NO_LOG, blamed_frame, changed, frame, recognise, render
 
 HEX = re.compile(r"[0-9a-f]{16}")
 

@@ -55,6 +55,7 @@ from exporter.convert.diagnostics import (
 )
 from exporter.convert.distributions import chained
 from exporter.errors import BadAnswer
+from tests.convert.frames import recognise
 
 GOLDEN = Path(__file__).parent / "golden_diagnostics"
 OBSERVED_AT = 1_700_000_000_000_000_000
@@ -676,7 +677,7 @@ def test_a_new_problem_is_a_warning(context: dict[str, Any], stack: str, new: bo
 def test_a_problem_of_an_earlier_version_is_not_new() -> None:
     """What an earlier version had is old, by the stack or by the signature's text."""
     log = log_of(stacks=frames("f"))
-    known = recognition.recognise("HANGS", log.stacks, "").fingerprint
+    known = recognise("HANGS", log.stacks, "").fingerprint
     for problem in (known, recognition.problem("HANGS", "Shop.pay()")):
         (event,) = converted_logs(log, problems={problem: Versions("2.0", "2.0")}).events
         assert (event.attributes or {})["appstore.diagnostic.new"] is False

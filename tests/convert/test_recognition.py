@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.appstore.payloads.diagnostics import Frame, Log
-from exporter.convert.recognition import identity, is_named, problem, recognise
-from tests.convert.frames import NO_LOG, Stacks, chain_of, changed, frame
+from exporter.convert.recognition import identity, is_named, problem
+from tests.convert.frames import NO_LOG, Stacks, chain_of, changed, frame, recognise
 
 
 def fingerprint(kind: str, stacks: Stacks, signature: str) -> str:

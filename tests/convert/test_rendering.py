@@ -7,9 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.appstore.payloads.diagnostics import Frame
-from exporter.convert.call_tree import blamed_frame
-from exporter.convert.rendering import render
-from tests.convert.frames import Stacks, changed, frame
+from tests.convert.frames import Stacks, blamed_frame, changed, frame, render
 
 LEFT_OUT = re.compile(
     r"… ([\d,]+) more frames|… [\d,]+ more branches \((?:-?[\d,]+ samples?, )?([\d,]+) frames\)"
