@@ -56,9 +56,9 @@ class Collector:
 
     Args:
         program: the Collector.
-        folder: for its queues (which outlive it), its log and the overlay that this writes.
+        folder: for its log (which outlives it) and the overlays that this writes.
         overlays: as for `configurations`.
-        environment: all that it sees of one, beside where its queues are.
+        environment: all that it sees of one.
         further: a last overlay, as a mapping.
 
     Raises:
@@ -80,7 +80,7 @@ class Collector:
         own[1].write_text(yaml.safe_dump(dict(further or {})))
         configs = [*configurations(*overlays), *own]
         self._command = [str(program), *(f"--config={path}" for path in configs)]
-        self._environment = {"STORAGE_DIR": str(folder / "queues"), **(environment or {})}
+        self._environment = dict(environment or {})
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:

@@ -54,7 +54,7 @@ def test_the_collector_is_of_the_pinned_version(otelcol: Path) -> None:
 @EACH
 def test_each_configuration_is_valid(otelcol: Path, tmp_path: Path, overlay: str) -> None:
     """The base is valid by itself, and with each overlay once its secrets are set."""
-    environment = {"STORAGE_DIR": str(tmp_path), **COMPLETE[overlay]}
+    environment = COMPLETE[overlay]
     done = run(otelcol, ["validate"], configurations(*overlays(overlay)), environment)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -106,7 +106,7 @@ def test_what_is_missing_stops_the_start(
     otelcol: Path, tmp_path: Path, overlay: str, variable: str, words: str, given: str | None
 ) -> None:
     """A backend's Collector without a key, a token or an address ends at once and names it."""
-    environment = {"STORAGE_DIR": str(tmp_path), **COMPLETE[overlay]}
+    environment = dict(COMPLETE[overlay])
     del environment[variable]
     if given is not None:
         environment[variable] = given
@@ -118,7 +118,7 @@ def test_what_is_missing_stops_the_start(
 def test_a_secret_can_come_from_a_file(otelcol: Path, tmp_path: Path) -> None:
     """`${file:…}` as a variable's value stands for that file; an empty or missing one stops the start too."""
     secret = tmp_path / "dd_api_key"
-    environment = {"STORAGE_DIR": str(tmp_path), "DD_API_KEY": f"${{file:{secret}}}"}
+    environment = {"DD_API_KEY": f"${{file:{secret}}}"}
     outcomes = []
     for content in (None, "", "made-up-key\n"):
         if content is not None:
@@ -141,7 +141,7 @@ def test_datadog_is_found_by_its_site(
     otelcol: Path, tmp_path: Path, given: dict[str, str], address: str
 ) -> None:
     """The intake is that of the site, unless an endpoint is given."""
-    environment = {"STORAGE_DIR": str(tmp_path), **DATADOG, **given}
+    environment = {**DATADOG, **given}
     done = run(otelcol, ["print-config"], configurations("datadog"), environment)
     assert yaml.safe_load(done.stdout)["exporters"]["otlp_http/datadog"]["endpoint"] == address
 
