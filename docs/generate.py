@@ -371,7 +371,7 @@ def operating_page() -> Iterator[str]:
         "the state file: `appstore.exporter.outbox.depth` grows. `GET /livez` fails only when the process is "
         "stuck; restart it then.\n\n"
         "Exit status of the commands: 0, all went well; 1, something failed; 2, the configuration or the "
-        "command line is wrong; 130, Ctrl-C; 141, nobody reads the pipe any more. `run` ends with 0 after "
+        "command line is wrong; 130, Ctrl-C; 143, SIGTERM; 141, nobody reads the pipe any more. `run` ends with 0 after "
         "SIGTERM and Ctrl-C.\n\n"
         "## The log\n\n"
         "On standard error, a JSON object a line; aligned text on a terminal or with `log.format: console`. "

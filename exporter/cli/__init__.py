@@ -9,7 +9,8 @@ import threading
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 from click.core import ParameterSource
@@ -23,11 +24,13 @@ from exporter.errors import ConfigError, ExporterError
 class _Commands(click.Group):
     """Turns what ends a command early into an exit status.
 
-    The project's errors: a sentence, and 2 for configuration, else 1. Ctrl-C, and a pipe that nobody reads
-    any more: not a word, and the status that a shell gives to a program that the signal ended.
+    The project's errors: a sentence, and 2 for configuration, else 1. Ctrl-C, SIGTERM, and a pipe that nobody
+    reads any more: not a word, and the status that a shell gives to a program that the signal ended.
     """
 
     def invoke(self, ctx: click.Context) -> Any:
+        # Python has a handler for Ctrl-C only; a signal without one does not reach PID 1 of a container.
+        before = signal.signal(signal.SIGTERM, _end)
         try:
             return super().invoke(ctx)
         except ExporterError as error:
@@ -39,6 +42,13 @@ class _Commands(click.Group):
             # What is still buffered goes nowhere: Python would complain of it at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(128 + signal.SIGPIPE)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    """End the command as an error would: what is open is closed, and what was not stored is rolled back."""
+    raise SystemExit(128 + number)
 
 
 @click.group(
@@ -101,7 +111,8 @@ def run(config: Path | None, shard: sharding.Shard | None, sandbox: bool, endpoi
 def once(ctx: click.Context, config: Path | None, shard: sharding.Shard | None, dry_run: bool) -> None:
     """Poll and deliver once, for cron and serverless.
 
-    Exit status 0: all went well. 1: something failed, the rest was delivered. 2: configuration.
+    Exit status 0: all went well. 1: something failed, the rest was delivered. 2: configuration. 143: ended by
+    SIGTERM; what was asked for stays, and the next run delivers it.
     """
     from exporter import service
     from exporter.endpoint import open_sink

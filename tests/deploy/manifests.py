@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from tests.collector.running import OVERLAYS
+from tests.collector.running import run as run_collector
 from tests.container.tools import REPOSITORY, program, run
 
 KUBERNETES = REPOSITORY / "deploy" / "kubernetes"
@@ -108,7 +111,28 @@ def render(folder: Path) -> Rendered:
     return Rendered(tuple(yaml.safe_load_all(run(kubectl, "kustomize", str(folder)).stdout)))
 
 
+def longest_request() -> float:
+    """How many seconds the Collector gives a backend to answer, by the overlays."""
+    configured = [yaml.safe_load(path.read_text())["exporters"].values() for path in OVERLAYS.glob("*.yaml")]
+    timeouts = [one["timeout"] for exporters in configured for one in exporters if "timeout" in one]
+    return max(float(timeout.removesuffix("s")) for timeout in timeouts)
+
+
 @cache
 def variant(name: str) -> Rendered:
     """One of VARIANTS as it stands."""
     return render(KUBERNETES / name)
+
+
+def validate(otelcol: Path, rendered: Rendered, folder: Path) -> tuple[bool, str]:
+    """Whether the Collector takes the configuration as the pod has it, and what it says."""
+    for name, content in rendered.files(rendered.collector):
+        (folder / name.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name.lstrip("/")).write_bytes(content)
+    environ = rendered.environment(rendered.collector)
+    args = [expanded(arg, environ).removeprefix("--config=") for arg in rendered.collector["args"]]
+    moved = {name: text.replace("/run/secrets", f"{folder}/run/secrets") for name, text in environ.items()}
+    done = run_collector(
+        otelcol, ["validate"], [folder / arg.lstrip("/") for arg in args], {**moved, "HOME": os.devnull}
+    )
+    return done.returncode == 0, done.stdout + done.stderr

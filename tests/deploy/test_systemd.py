@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 from exporter.service import DRAIN
 from tests.collector.running import BASE, OVERLAYS, run
-from tests.container.tools import REPOSITORY, program
+from tests.container.tools import program
 from tests.container.tools import run as run_program
-
-UNITS = REPOSITORY / "deploy" / "systemd"
-EXPORTER = "perfpower-exporter.service"
-COLLECTOR = "perfpower-collector@.service"
-LONGEST_REQUEST = 30.0  # seconds; what the Collector's otlp_http gives a request
-
-
-def unit(name: str) -> dict[str, list[str]]:
-    """Setting → its values, in the order of the file."""
-    found: defaultdict[str, list[str]] = defaultdict(list)
-    for key, value in re.findall(r"^([A-Za-z]+)=(.*)$", (UNITS / name).read_text(), re.M):
-        found[key].append(value)
-    return dict(found)
-
-
-def environment(name: str, credentials: Path) -> dict[str, str]:
-    """The variables that the unit itself sets, with its credentials in this folder."""
-    pairs = (value.replace("%d", str(credentials)).partition("=") for value in unit(name)["Environment"])
-    return {key: value for key, _, value in pairs}
+from tests.deploy.manifests import longest_request
+from tests.deploy.units import COLLECTOR, EXPORTER, UNITS, environment, unit
 
 
 def installed(folder: Path, name: str) -> Path:
@@ -59,7 +41,7 @@ def test_the_service_is_contained(tmp_path: Path, name: str) -> None:
 def test_the_services_have_time_to_end() -> None:
     """The exporter for what it owes, the Collector, which is stopped after it, for its longest request."""
     assert float(unit(EXPORTER)["TimeoutStopSec"][0]) > DRAIN
-    assert float(unit(COLLECTOR)["TimeoutStopSec"][0]) > LONGEST_REQUEST
+    assert float(unit(COLLECTOR)["TimeoutStopSec"][0]) > longest_request()
     assert unit(COLLECTOR)["Before"] == [EXPORTER]
 
 
@@ -76,6 +58,12 @@ def test_the_exporters_key_is_a_credential() -> None:
     assert variables["ASC_PRIVATE_KEY_FILE"] == "/credentials/keys_AuthKey.p8"
     assert variables["PERFPOWER_STATE"] == f"%S/{unit(EXPORTER)['StateDirectory'][0]}/state.db"
     assert unit(EXPORTER)["DynamicUser"] == ["yes"]
+
+
+def test_an_empty_address_does_not_open_the_collector() -> None:
+    """systemd takes just these assignments out of what collector.env says; unset, they are this machine's."""
+    named = set(re.findall(r"\$\{env:(\w+_BIND):-127\.0\.0\.1\}", BASE.read_text()))
+    assert set(unit(COLLECTOR)["UnsetEnvironment"][0].split()) == {f"{name}=" for name in named}
 
 
 @pytest.mark.parametrize(
@@ -95,7 +83,7 @@ def test_the_collector_takes_what_the_unit_gives_it(
         "--config=/etc/perfpower/collector/%i.yaml",
     ]
     configs = [BASE, OVERLAYS / f"{backend}.yaml"]
-    variables = {**environment(COLLECTOR, tmp_path), **more, "STORAGE_DIR": str(tmp_path)}
+    variables = {**environment(COLLECTOR, tmp_path), **more}
     refused = run(otelcol, ["validate"], configs, variables)
     assert refused.returncode != 0
     for token in ("dd_api_key", "splunk_access_token", "splunk_hec_token"):

@@ -1,13 +1,27 @@
 from __future__ import annotations
 
+import os
 import re
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from exporter.sandbox import AppStoreSandbox, Fault, OtlpFault, Sandbox
-from tests.service.service_world import LESS, OWN, command, ended, values
+from tests.service.service_world import (
+    LESS,
+    OWN,
+    assert_exactly_once,
+    command,
+    ended,
+    running,
+    terminate,
+    values,
+    wait_until,
+)
+from tests.service.test_cli import INTERRUPTIBLE
 
 ONE_APP = "com.example.harbour"
 
@@ -19,14 +33,16 @@ class Runs:
         self.folder = folder
         self.sandbox = sandbox
 
-    def __call__(self, *arguments: str, **more: str) -> tuple[int, str, str]:
-        environ = {
+    def environ(self, **more: str) -> dict[str, str]:
+        return {
             **self.sandbox.environ(),
             **LESS,
             "PERFPOWER_STATE": str(self.folder / "state.db"),
             **more,
         }
-        done = ended(command(*arguments), environ, self.folder)
+
+    def __call__(self, *arguments: str, **more: str) -> tuple[int, str, str]:
+        done = ended(command(*arguments), self.environ(**more), self.folder)
         assert "Traceback" not in done.stderr + done.stdout
         assert self.sandbox.appstore.private_key_pem[40:60] not in done.stderr + done.stdout
         return done.returncode, done.stdout, done.stderr
@@ -65,15 +81,73 @@ def test_once_with_a_failure_exits_with_1_and_delivers_the_rest(run: Runs) -> No
     }
 
 
-@pytest.mark.parametrize("fault", [OtlpFault(status=302, headers={"Location": "/"}), OtlpFault(status=400)])
-def test_once_without_an_endpoint_exits_with_1_and_keeps_everything(run: Runs, fault: OtlpFault) -> None:
-    """What could not be delivered is stored; the next run delivers it."""
-    run.sandbox.receiver.answer(fault, times=1000)
-    assert run("once", ASC_APPS=ONE_APP)[0] == 1
+@pytest.mark.parametrize("status", [302, 400, 403, 500])
+def test_once_without_an_endpoint_exits_with_1_and_keeps_everything(run: Runs, status: int) -> None:
+    """What could not be delivered is stored, and the log says why; the next run delivers it."""
+    run.sandbox.receiver.answer(OtlpFault(status=status, headers={"Location": "/"}), times=1000)
+    code, _, log = run("once", ASC_APPS=ONE_APP)
+    assert code == 1
+    assert re.search(rf'"endpoint_says": "metrics: HTTP {status}\b', log)
     assert run.sandbox.receiver.points == []
     run.sandbox.receiver._faults.clear()
     assert run("once", ASC_APPS=ONE_APP)[0] == 0
     assert run.sandbox.receiver.distinct_histograms()
+
+
+# Told to end
+
+QUICKLY = 8.0  # seconds; Docker kills after ten
+
+
+def test_sigterm_ends_once_with_what_was_asked_for_intact(run: Runs) -> None:
+    """As when a Job is deleted while the Collector does not answer; the next run delivers all of it once."""
+    run.sandbox.receiver.answer(OtlpFault(status=503, delay=40))
+    environ = run.environ(ASC_APPS=ONE_APP, OTEL_EXPORTER_OTLP_TIMEOUT="30000")
+    with running(command("once"), environ, run.folder / "output") as process:
+        wait_until(lambda: run.sandbox.receiver.requests)
+        assert terminate(process, QUICKLY) == 128 + signal.SIGTERM
+    assert "Traceback" not in (run.folder / "output").read_text()
+    assert values(run.sandbox.receiver) == {}
+    assert run("once", ASC_APPS=ONE_APP)[0] == 0
+    assert run.sandbox.receiver.distinct_histograms()
+    assert_exactly_once(run.sandbox.receiver)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_once_while_app_store_connect_does_not_answer(run: Runs, number: int) -> None:
+    """With the exit status that a shell gives to a program that the signal ended; no app is lost."""
+    run.sandbox.appstore.fail("/v1/apps/", Fault(delay=40))
+    arguments = [sys.executable, "-c", INTERRUPTIBLE, "once"]
+    with running(arguments, run.environ(), run.folder / "output") as process:
+        wait_until(lambda: len(run.sandbox.appstore.requests) == 2)
+        process.send_signal(number)
+        assert process.wait(QUICKLY) == 128 + number
+    assert "Traceback" not in (run.folder / "output").read_text()
+    assert run("once")[0] == 0
+    assert len({dict(key[0])["service.name"] for key in values(run.sandbox.receiver)}) == 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="to be PID 1 of a namespace of its own takes root")
+def test_sigterm_ends_once_as_pid_1(run: Runs) -> None:
+    """As in a container, where the kernel drops a signal that PID 1 has no handler for."""
+    run.sandbox.appstore.fail("/v1/apps", Fault(delay=40))
+    arguments = ["unshare", "--pid", "--fork", "--kill-child", *command("once")]
+    with running(arguments, run.environ(), run.folder / "output") as process:
+        wait_until(lambda: run.sandbox.appstore.requests)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        os.kill(int(children), signal.SIGTERM)
+        assert process.wait(QUICKLY) == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("arguments", [("check",), ("plan",), ("once", "--dry-run")])
+def test_sigterm_ends_what_only_looks(run: Runs, arguments: tuple[str, ...]) -> None:
+    """The same status, no traceback, and no file."""
+    run.sandbox.appstore.fail("/v1/apps", Fault(delay=40))
+    output = run.folder.with_suffix(".output")
+    with running(command(*arguments), run.environ(), output) as process:
+        wait_until(lambda: run.sandbox.appstore.requests)
+        assert terminate(process, QUICKLY) == 128 + signal.SIGTERM
+    assert "Traceback" not in output.read_text()
 
 
 def test_once_with_a_rejection_exits_with_1(run: Runs) -> None:
