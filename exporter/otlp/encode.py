@@ -39,6 +39,8 @@ MOST_BYTES = (
     1 << 20
 )  # of one body: several fit below gRPC's 4 MiB, and a poison one costs little to take apart
 
+MOST_EVENT_BYTES = 480_000  # of one body of events: more, and the Collector cuts it for Datadog
+
 Signal = Literal["metrics", "logs"]
 
 _FIELD_1, _FIELD_2, _FIELD_3, _FIELD_5, _ATTRIBUTES = b"\x0a", b"\x12", b"\x1a", b"\x2a", b"\x3a"
@@ -81,7 +83,7 @@ def encode_events(
     scope: InstrumentationScope,
     records: Sequence[LogRecord],
     *,
-    most_bytes: int = MOST_BYTES,
+    most_bytes: int = MOST_EVENT_BYTES,
 ) -> list[Body]:
     """Log records of one resource and scope as bodies of `most_bytes` at the most, in their order.
 

@@ -15,6 +15,7 @@ import yaml
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from exporter.otlp.encode import MOST_EVENT_BYTES
 from exporter.otlp.http_sink import HttpSink
 from exporter.otlp.sink import MOST_REQUEST_BYTES, Outcome
 from exporter.settings.models import Otlp
@@ -84,6 +85,18 @@ def test_datadog_never_gets_too_large_a_request(otelcol: Path, tmp_path: Path, b
         send(HttpSink(collector.metrics_url), body, event)
     assert counted(backend) == (body.points, event.points)
     assert max(len(request.body) for request in backend.requests) <= 512 << 10
+
+
+@pytest.mark.parametrize("overlay", ["datadog", "signalfx"])
+def test_a_request_of_events_is_not_cut(
+    otelcol: Path, tmp_path: Path, backend: StandIn, overlay: str
+) -> None:
+    """What the exporter sends at once is one request: of two, one could be refused, and both come again."""
+    texts = [f"{number:02}" + "x" * 9_500 for number in range(50)]
+    assert 0.98 * MOST_EVENT_BYTES < len(events(*texts).data) <= MOST_EVENT_BYTES
+    with Collector(otelcol, tmp_path, overlay, environment=ENVIRONMENTS[overlay](backend.url)) as collector:
+        send(HttpSink(collector.metrics_url), events(*texts))
+    assert len(backend.requests) == 1
 
 
 UNITS = [  # as sent, as received, the factor between them; docs/metrics.md has the units that we send

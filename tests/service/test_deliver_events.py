@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from exporter.deliver import Deliverer
-from exporter.otlp.encode import Body
+from exporter.otlp.encode import MOST_EVENT_BYTES, Body
 from exporter.otlp.http_sink import HttpSink
-from exporter.otlp.sink import MOST_REQUEST_BYTES, Outcome, Reply
+from exporter.otlp.sink import Outcome, Reply
 from exporter.sandbox import OtlpFault, OtlpReceiver
 from exporter.state import Source, State
 from tests.service.event_world import PickyAboutEvents, events
@@ -113,14 +113,14 @@ def test_events_arrive_in_order_once(make_bench: MakeBench, receiver: OtlpReceiv
 
 
 def test_no_request_of_events_is_larger_than_a_collector_takes(make_bench: MakeBench) -> None:
-    """Bodies are put together up to 3 MiB and no further; no request holds both signals."""
+    """Bodies are put together up to what is not cut for Datadog; no request holds both signals."""
     sink = TwoEnds([YES], [YES])
     bench = make_bench(sink)
     for number in range(12):
-        put(bench.state, Source("main", f"{number}"), owed=[*gauges({"o": 9}), *events("e", size=900_000)])
+        put(bench.state, Source("main", f"{number}"), owed=[*gauges({"o": 9}), *events("e", size=140_000)])
     assert bench.deliver().events_accepted == 12
     sizes = [len(body.data) for body in sink.bodies if body.signal == "logs"]
-    assert max(sizes) <= MOST_REQUEST_BYTES
+    assert max(sizes) <= MOST_EVENT_BYTES
     assert len(sizes) == 4
     assert [body.points for body in sink.bodies if body.signal == "metrics"] == [12 * 9]
 
