@@ -28,6 +28,8 @@ RUN PYTHONPYCACHEPREFIX=/opt/bytecode /opt/perfpower/bin/python -P -c 'import en
     exporter.healthcheck, exporter.otlp.grpc_sink, http.client, \
     opentelemetry.exporter.otlp.proto.http.metric_exporter, opentelemetry.exporter.otlp.proto.grpc.metric_exporter'
 
+# 67 MB on top of its base: gRPC 18, cryptography 15, the bytecode above 11. The base is Debian's, since every locked
+# package has a wheel for it; its shell and its packages are not used at run time.
 FROM ${BASE}
 LABEL org.opencontainers.image.title="perfpower-exporter" \
       org.opencontainers.image.description="App Store performance metrics as OpenTelemetry" \

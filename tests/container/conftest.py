@@ -6,8 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.collector.binary import MISSING, find
-from tests.container.tools import Containers, built_image, find_compose, missing, program, run
+from tests.collector.binary import MISSING, VERSION, find
+from tests.container.pair import Pair
+from tests.container.tools import (
+    Containers,
+    built_image,
+    collector_image,
+    find_compose,
+    missing,
+    program,
+    run,
+)
 
 
 @pytest.fixture(scope="session")
@@ -33,8 +42,21 @@ def otelcol() -> Path:
     return find(os.environ) or missing(MISSING)
 
 
+@pytest.fixture(scope="session", name="collector_image")
+def _collector_image(image: str, otelcol: Path) -> Iterator[None]:
+    """The Collector's image."""
+    with collector_image(otelcol, VERSION):
+        yield
+
+
 @pytest.fixture
 def containers(image: str) -> Iterator[Containers]:
     """Containers of the image, for one test."""
     with Containers(f"perfpower-test-{os.getpid()}") as started:
         yield started
+
+
+@pytest.fixture
+def pair(containers: Containers) -> Pair:
+    """A sandbox, to which each test adds exporters and a Collector."""
+    return Pair(containers)

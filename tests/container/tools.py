@@ -23,6 +23,7 @@ IMAGE = "docker.io/library/perfpower-exporter:latest"  # as Docker's API spells 
 COLLECTOR_IMAGE = "docker.io/otel/opentelemetry-collector-contrib"
 CONTAINED = ("--read-only", "--read-only-tmpfs=false", "--cap-drop=ALL", "--security-opt=no-new-privileges")
 _PLUGINS = ("/usr/libexec/docker/cli-plugins", "/usr/lib/docker/cli-plugins")
+USER = 10001  # of the exporter, and of the Collector in its image
 _OLDEST_COMPOSE = (2, 24)
 
 
@@ -67,7 +68,7 @@ def find_compose() -> list[str]:
             version = re.match(r"v?(\d+)\.(\d+)\.", done.stdout)
             if version and (int(version[1]), int(version[2])) >= _OLDEST_COMPOSE:
                 return command
-    missing("no Docker Compose 2.24 or newer; Debian 13 has it in the package docker-compose")
+    missing("no Docker Compose 2.24 or newer: Debian 13 has it, and .ci/install takes it from there")
 
 
 def built_image() -> str:
@@ -77,7 +78,7 @@ def built_image() -> str:
     """
     buildah = program("buildah", "install the package buildah")
     if not run(buildah, "images", "--quiet", BASE, check=False).stdout:
-        missing(f"buildah has no {BASE}: buildah pull {BASE}")
+        missing(f"buildah has no {BASE}: buildah pull {BASE}, or .ci/install as root on Debian")
     kind = ["--isolation", "chroot", "--format", "docker", "--layers", "--pull-never"]
     run(buildah, "bud", *kind, "--tag", IMAGE, ".", timeout=600)
     return IMAGE
@@ -155,8 +156,9 @@ class Containers:
         *command: str,
         options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        image: str = IMAGE,
     ) -> str:
-        """Start a container of the image in the way it is meant to be run; its whole name.
+        """Start a container in the way that docker-compose.yml does; its whole name.
 
         Args:
             environment: handed over by name, so that no secret stands among the arguments.
@@ -165,7 +167,7 @@ class Containers:
         self._containers.append(whole)
         given = [f"--env={variable}" for variable in environment or {}]
         run(
-            *("podman", "run", "--detach", f"--name={whole}", *CONTAINED, *options, *given, IMAGE, *command),
+            *("podman", "run", "--detach", f"--name={whole}", *CONTAINED, *options, *given, image, *command),
             environment=environment,
         )
         return whole
