@@ -235,5 +235,5 @@ def _endpoint_for_events(settings: Settings, sink: Sink) -> Finding:
     reply = sink.send(_NO_EVENT)
     if reply.outcome is Outcome.ACCEPTED:
         return Finding(True, f"endpoint for events: {where}")
-    remedy = f"; {NO_EVENTS}" if reply.outcome is Outcome.REFUSED else ""
+    remedy = f"; {NO_EVENTS}" if reply.unknown_signal else ""
     return Finding(False, f"endpoint for events: {where}: {reply.message}{remedy}")

@@ -132,7 +132,7 @@ class Deliverer:
         except Stop as stop:
             tally.complete = False
             tally.problem = stop.reply.message
-            tally.refused = stop.reply.outcome is Outcome.REFUSED
+            tally.unknown = stop.reply.unknown_signal
             lane.not_before = self._clock() + min(stop.reply.retry_after or 0.0, _LONGEST_WAIT)
         return tally
 
@@ -225,7 +225,7 @@ def _problem(metrics: Tally, events: Tally) -> str:
     """What is wrong, and with which signal, unless it is the same with both."""
     if metrics.problem == events.problem:
         return metrics.problem
-    remedy = f"; {NO_EVENTS}" if events.refused else ""
+    remedy = f"; {NO_EVENTS}" if events.unknown else ""
     parts = ("metrics: ", metrics.problem, ""), ("events: ", events.problem, remedy)
     return "; ".join(f"{signal}{problem}{more}" for signal, problem, more in parts if problem)
 

@@ -28,7 +28,7 @@ class Tally:
     """What came of the requests, in points.
 
     `problem` is the endpoint's word on why it ended early (`complete` is false then), or why something was
-    rejected, given up or kept back. `refused`: it takes nothing of this signal at all.
+    rejected, given up or kept back. `unknown`: it does not know this signal.
     """
 
     accepted: int = 0
@@ -37,7 +37,7 @@ class Tally:
     requests: int = 0
     problem: str = ""
     complete: bool = True
-    refused: bool = False
+    unknown: bool = False
 
 
 class Stop(Exception):

@@ -48,6 +48,18 @@ class Reply:
     message: str = ""
     retry_after: float | None = None
 
+    @property
+    def unknown_signal(self) -> bool:
+        """Whether the endpoint itself has no place for the signal.
+
+        A 404 of the backend behind it is another matter; a Collector calls that a permanent error.
+        """
+        return (
+            self.outcome is Outcome.REFUSED
+            and self.message.startswith(("HTTP 404", "UNIMPLEMENTED"))
+            and "Permanent error" not in self.message
+        )
+
 
 class Sink(Protocol):
     """Takes bodies as `encode` makes them, at most MOST_REQUEST_BYTES each."""

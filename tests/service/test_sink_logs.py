@@ -272,6 +272,21 @@ def test_a_check_says_what_to_do_where_events_are_refused(environ: dict[str, str
         )
 
 
+@pytest.mark.parametrize(
+    ("reply", "unknown"),
+    [
+        (Reply(Outcome.REFUSED, message="HTTP 404: 404 page not found"), True),
+        (Reply(Outcome.REFUSED, message="UNIMPLEMENTED: unknown service"), True),
+        (Reply(Outcome.REFUSED, message="HTTP 404: Permanent error: the backend's 404"), False),
+        (Reply(Outcome.REFUSED, message="HTTP 403: the backend's key"), False),
+        (Reply(Outcome.RETRY, message="HTTP 404: somehow"), False),
+    ],
+)
+def test_only_a_missing_pipeline_is_called_one(reply: Reply, unknown: bool) -> None:
+    """A refused key, or a backend's 404 that the Collector passes on, is no missing pipeline."""
+    assert reply.unknown_signal is unknown
+
+
 def test_a_check_does_not_ask_about_events_that_nobody_wants(environ: dict[str, str]) -> None:
     """With collect.events: false no log request is sent."""
     with OtlpReceiver() as receiver:
