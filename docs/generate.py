@@ -155,7 +155,9 @@ def metrics_page() -> Iterator[str]:
     )
     yield table(("Reason", "Meaning"), [(f"`{k}`", v) for k, v in catalogue.LEFT_OUT.items()])
     yield (
-        "\n## The exporter's own metrics\n\n`service.name` is `perfpower-exporter`. Counters are delta.\n\n"
+        "\n## The exporter's own metrics\n\n`service.name` is `perfpower-exporter`, and "
+        f"`{catalogue.OWN_ACCOUNTS}` has the accounts that this exporter polls, separated by commas, so that "
+        "shards can be told apart. Counters are delta.\n\n"
     )
     yield table(*_fixed(catalogue.OWN_METRICS))
 

@@ -8,7 +8,7 @@ neither, the SDK (1.45) sends infinities.
 from __future__ import annotations
 
 from collections import Counter as Count
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from opentelemetry import metrics
@@ -22,7 +22,8 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.resources import Resource
 
 from exporter import __version__
-from exporter.convert.catalogue import OWN_METRICS
+from exporter.appstore.payloads.reader import LONGEST_TEXT
+from exporter.convert.catalogue import OWN_ACCOUNTS, OWN_METRICS
 
 if TYPE_CHECKING:
     from exporter.deliver import Delivery
@@ -42,15 +43,22 @@ class SelfMetrics:
         exporter: where to; None: nowhere.
         interval: seconds between exports.
         observe: the gauges: their name without prefix → what they are now, as (value, attributes).
+        accounts: which this exporter polls. They tell it from others that send to the same backend, such as
+            the other shards; no two have the same.
     """
 
-    def __init__(self, exporter: MetricExporter | None, interval: float, observe: dict[str, Observe]) -> None:
+    def __init__(
+        self,
+        exporter: MetricExporter | None,
+        interval: float,
+        observe: dict[str, Observe],
+        accounts: Sequence[str] = (),
+    ) -> None:
         readers = [PeriodicExportingMetricReader(exporter, interval * 1000)] if exporter else []
-        self._provider = MeterProvider(
-            readers,
-            Resource({"service.name": "perfpower-exporter", "service.version": __version__}),
-            shutdown_on_exit=False,
-        )
+        about = {"service.name": "perfpower-exporter", "service.version": __version__}
+        if accounts:
+            about[OWN_ACCOUNTS] = ",".join(accounts)[:LONGEST_TEXT]
+        self._provider = MeterProvider(readers, Resource(about), shutdown_on_exit=False)
         self._meter = self._provider.get_meter("perfpower-exporter", __version__)
         self._polls = self._counter("polls")
         self._failures = self._counter("failures")

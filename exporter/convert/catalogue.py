@@ -297,6 +297,8 @@ DIAGNOSTIC_EVENT = EventKind(
 )
 EVENTS = (INSIGHT_EVENT, DIAGNOSTIC_EVENT)
 
+OWN_ACCOUNTS = "appstore.accounts"  # on the resource of the exporter's own metrics
+
 OWN_METRICS: tuple[FixedMetric, ...] = (
     FixedMetric(
         "appstore.exporter.polls", "{poll}", "Polls of an account", "counter", ("account", "outcome")

@@ -340,7 +340,7 @@ def test_histograms_have_these_units_in_splunk(otelcol: Path, tmp_path: Path) ->
             assert sink.send(body).outcome is Outcome.ACCEPTED
         arrived = {point.name: point for point in backends.splunk.points()}
     rows = [
-        (f"`{unit}`", f"`{arrived[name].unit}`", f"{arrived[name].bounds[0] / 0.7:g}")
+        (f"`{unit}`", f"`{arrived[name].unit}`", f"{arrived[name].bounds[0] / 0.7:.0f}")
         for name, unit in names.items()
     ]
     assert EXAMPLES["splunk-units"] == page.table(("Unit as sent", "Unit in Splunk", "Times"), *rows)

@@ -104,7 +104,7 @@ UNITS = [  # as sent, as received, the factor between them; docs/metrics.md has 
     ("s/h", "ms/h", 1000.0),
     ("ms/s", "us/s", 1000.0),
     ("%", "10*-3.%", 1000.0),
-    ("{termination}/d", "10*-3.{termination}/d", 1000.0),
+    ("{termination}/d", "10*-6.{termination}/d", 1_000_000.0),
     ("{a unit nobody knows}", "10*-3.{a unit nobody knows}", 1000.0),
     ("By", "By", 1.0),
     ("By/d", "By/d", 1.0),
@@ -112,7 +112,7 @@ UNITS = [  # as sent, as received, the factor between them; docs/metrics.md has 
 
 
 def test_no_histogram_ends_as_zeros_in_splunk(otelcol: Path, tmp_path: Path, backend: StandIn) -> None:
-    """All but bytes arrive in thousandths, so that integers can hold them; gauges arrive as they were."""
+    """All but bytes arrive in thousandths or less, so that integers hold them; gauges as they were."""
     sent = [histogram(f"appstore.m{number}.by_device", unit) for number, (unit, _, _) in enumerate(UNITS)]
     with Collector(otelcol, tmp_path, "signalfx", environment=signalfx(backend.url)) as collector:
         send(HttpSink(collector.metrics_url), metrics(gauge(), *sent))

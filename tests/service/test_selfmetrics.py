@@ -32,7 +32,7 @@ GAUGES = {
 @contextmanager
 def measuring(otlp: Otlp) -> Iterator[SelfMetrics]:
     observe = {name: lambda of=of: [(1.5, dict(of))] for name, of in GAUGES.items()}
-    with closing(SelfMetrics(open_sdk_exporter(otlp), 3600, observe)) as metrics:  # type: ignore[arg-type]
+    with closing(SelfMetrics(open_sdk_exporter(otlp), 3600, observe, ["games", "main"])) as metrics:  # type: ignore[arg-type]
         yield metrics
 
 
@@ -67,8 +67,9 @@ def test_own_metrics_are_those_of_the_catalogue() -> None:
                 assert (point.unit, point.description) == (metric.unit, metric.description)
                 assert point.kind == ("sum" if metric.instrument == "counter" else "gauge")
                 assert set(point.attributes) == set(metric.attributes)
-                assert set(point.resource) == {"service.name", "service.version"}
+                assert set(point.resource) == {"service.name", "service.version", "appstore.accounts"}
                 assert point.resource["service.name"] == "perfpower-exporter"
+                assert point.resource["appstore.accounts"] == "games,main"
 
 
 def test_counters_are_deltas() -> None:

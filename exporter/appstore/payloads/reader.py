@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-_LONGEST_TEXT = 200  # Datadog cuts tag values there, Splunk drops dimensions beyond 256
+LONGEST_TEXT = 200  # Datadog cuts tag values there, Splunk drops dimensions beyond 256
 _PLATFORMS = {
     "IOS": "iOS",
     "MAC_OS": "macOS",
@@ -75,7 +75,7 @@ def finite(raw: object) -> float | None:
     return raw if type(raw) is float and raw - raw == 0.0 else None  # infinity minus itself is NaN
 
 
-def clean_text(text: str, longest: int = _LONGEST_TEXT) -> str:
+def clean_text(text: str, longest: int = LONGEST_TEXT) -> str:
     """Text fit for an attribute value: trimmed, printable, valid UTF-8, at most `longest` characters."""
     if not text.isprintable():
         text = text.encode("utf-8", "replace").decode("utf-8")
