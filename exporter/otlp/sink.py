@@ -56,7 +56,7 @@ class Reply:
         """
         return (
             self.outcome is Outcome.REFUSED
-            and self.message.startswith(("HTTP 404", "UNIMPLEMENTED"))
+            and self.message.startswith(("HTTP 404", "HTTP 405", "UNIMPLEMENTED"))
             and "Permanent error" not in self.message
         )
 

@@ -11,7 +11,7 @@ import pytest
 from exporter.deliver import Deliverer
 from exporter.otlp.encode import MOST_EVENT_BYTES, Body
 from exporter.otlp.http_sink import HttpSink
-from exporter.otlp.sink import Outcome, Reply
+from exporter.otlp.sink import NO_EVENTS, Outcome, Reply
 from exporter.sandbox import OtlpFault, OtlpReceiver
 from exporter.state import Source, State
 from tests.service.event_world import PickyAboutEvents, events
@@ -144,7 +144,7 @@ def test_a_partial_success_of_events_is_final(make_bench: MakeBench, receiver: O
 def test_an_endpoint_that_refuses_events_takes_metrics(
     make_bench: MakeBench, receiver: OtlpReceiver, status: int
 ) -> None:
-    """Metrics flow, events stay owed in order; the problem says what to do; then all arrive."""
+    """Metrics flow, events stay owed in order; the problem says if a pipeline is missing; then all arrive."""
     receiver.answer(OtlpFault(status=status, path=LOGS), times=3)
     bench = make_bench(receiver)
     for beat in range(3):
@@ -156,7 +156,7 @@ def test_an_endpoint_that_refuses_events_takes_metrics(
         assert (delivery.events_accepted, delivery.events_rejected) == (0, 0)
         assert delivery.requests == 2
         assert delivery.problem.startswith(f"events: HTTP {status}")
-        assert delivery.problem.endswith("add a logs pipeline to the Collector, or set collect.events: false")
+        assert delivery.problem.endswith(NO_EVENTS) is (status in (404, 405))
         bench.clock.now += 240
     delivery = bench.deliver()
     assert (delivery.outcome, delivery.problem, delivery.events_accepted) == ("ok", "", 3)
