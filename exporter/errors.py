@@ -56,8 +56,9 @@ class StateError(ExporterError):
 
     reason = "state"
     advice = (
-        "Is the disk full, or the folder no longer writable? If the file is damaged, stop the exporter and "
-        "move the file away: the next poll fills a new one; only what was not delivered yet is lost."
+        "Is the disk full? Make room, and leave the file where it is: it holds what is still owed. Is the "
+        "folder no longer writable? If the file is damaged, stop the exporter and move the file away: the "
+        "next poll fills a new one; only what was not delivered yet is lost."
     )
 
 

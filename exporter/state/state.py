@@ -21,7 +21,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, chain
@@ -44,6 +44,15 @@ _FORGET_STEPS = 30 * _DAY  # what was neither asked for nor waited for is no lon
 
 MOST_EVENTS = 10_000  # requests that an app is owed
 MOST_EVENT_BYTES = 200 << 20  # of them, uncompressed
+
+_UNUSABLE = (
+    "Check that its folder is writable and the disk not full. If it is damaged, move it away: the next poll "
+    "fills a new one; only what was not delivered yet is lost."
+)
+_FULL = (
+    "Make room on its disk, and leave the file where it is: it holds what is still owed. The exporter goes "
+    "on by itself."
+)
 
 Execute = Callable[..., sqlite3.Cursor]
 Kind = Literal["metrics", "signatures", "overview"]
@@ -95,6 +104,7 @@ class State:
     def __init__(self, path: Path | None, *, copy_of: Path | None = None) -> None:
         self._named = str(path or copy_of or "state in memory")
         self._lock = threading.RLock()
+        self._taken: set[int] = set()  # rows of the outbox that were acknowledged, and are still there
         self._lock_file = _lock_file(path) if path else None
         try:
             with self._errors():
@@ -264,21 +274,28 @@ class State:
             self._rows("SELECT id FROM outbox WHERE signal = ?", signal) for signal in wanted
         )
         columns = "account, app_id, '', 'metrics', stamp, 0, signal"
-        return self._items("outbox", columns, sorted(row_id for (row_id,) in ids))
+        return self._items("outbox", columns, sorted({row_id for (row_id,) in ids} - self._taken))
 
     def snapshot(self) -> Iterator[Item]:
         """The newest gauges of all sources."""
         ids = [row_id for (row_id,) in self._rows("SELECT id FROM snapshot ORDER BY id")]
         return self._items("snapshot", "account, app_id, build_id, kind, stamp, sent, 'metrics'", ids)
 
-    def acknowledge(self, items: Iterable[Item]) -> None:
-        """The endpoint took these: outbox rows go, snapshot rows are no longer new."""
-        with self._transaction() as execute:
-            for item in items:
-                if item.table == "outbox":
-                    execute("DELETE FROM outbox WHERE id = ?", item.id)
-                elif not item.sent:
-                    execute("UPDATE snapshot SET sent = 1 WHERE id = ?", item.id)
+    def acknowledge(self, items: Collection[Item]) -> None:
+        """The endpoint took these: outbox rows go, snapshot rows are no longer new.
+
+        What cannot be written down, as on a full disk, is remembered and written down with the next: events
+        that were sent again at each heartbeat until there is room would come as often.
+        """
+        with self._lock:
+            self._taken |= {item.id for item in items if item.table == "outbox"}
+            with self._transaction() as execute:
+                for row_id in self._taken:
+                    execute("DELETE FROM outbox WHERE id = ?", row_id)
+                for item in items:
+                    if item.table == "snapshot" and not item.sent:
+                        execute("UPDATE snapshot SET sent = 1 WHERE id = ?", item.id)
+            self._taken.clear()
 
     def replace_body(self, item: Item, body: Body) -> None:
         """A stored body without the points that the endpoint will never take; without any, it goes."""
@@ -510,10 +527,10 @@ class State:
         try:
             yield
         except sqlite3.Error as error:
+            full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
             raise StateError(
                 f"the state file cannot be used ({error})",
-                remedy="Check that its folder is writable and the disk not full. If it is damaged, move "
-                "it away: the next poll fills a new one; only what was not delivered yet is lost.",
+                remedy=_FULL if full else _UNUSABLE,
                 where=self._named,
             ) from error
 

@@ -138,6 +138,21 @@ def test_acknowledging_twice_or_too_late_is_harmless(path: Path) -> None:
         assert [item.body.data for item in state.outbox()] == [b"o1 2", b"o2 2"]
 
 
+def test_what_could_not_be_acknowledged_is_not_owed(path: Path) -> None:
+    """Where a full disk keeps a row, it is not sent again; it goes with the next one that can be."""
+    refuse = "CREATE TRIGGER full BEFORE DELETE ON outbox BEGIN SELECT RAISE(ABORT, 'no room'); END"
+    with closing(State(path)) as state, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        store(state)
+        first, second = state.outbox()
+        other.execute(refuse)
+        with pytest.raises(StateError, match="no room"):
+            state.acknowledge([first])
+        assert (list(state.outbox()), state.outbox_depth()) == ([second], 2)
+        other.execute("DROP TRIGGER full")
+        state.acknowledge([])
+        assert (list(state.outbox()), state.outbox_depth()) == ([second], 1)
+
+
 def test_a_reader_sees_no_row_twice_while_another_thread_writes(path: Path) -> None:
     """Rows that go or come while the outbox is being read neither break nor repeat the reading."""
     with closing(State(path)) as state:
