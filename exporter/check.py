@@ -19,6 +19,7 @@ from exporter.convert.catalogue import DIAGNOSTIC_METRICS, INSIGHT_METRICS
 from exporter.cycle import Outlook
 from exporter.errors import AppStoreError
 from exporter.otlp.encode import Body
+from exporter.otlp.passed_on import what_to_do
 from exporter.otlp.sink import NO_EVENTS, Outcome, Sink
 from exporter.report import CycleReport
 from exporter.service import Exporter
@@ -225,9 +226,8 @@ def _endpoint(settings: Settings, sink: Sink) -> Finding:
         return Finding(True, f"endpoint: {where}")
     reply = sink.send(_NOTHING)
     if reply.outcome is Outcome.ACCEPTED:
-        return Finding(True, f"endpoint: {where}")
-    remedy = "Is the Collector running, and otlp.endpoint right?"
-    return Finding(False, f"endpoint: {where}: {reply.message}. {remedy}")
+        return Finding(True, f"endpoint: {where}; a backend behind it is first asked at a delivery")
+    return Finding(False, f"endpoint: {where}: {reply.message}. {what_to_do(reply.message)}")
 
 
 def _endpoint_for_events(settings: Settings, sink: Sink) -> Finding:

@@ -22,7 +22,7 @@ from typing import Any
 
 from exporter.otlp.attempt import MOST_REFUSALS, Attempt, Search, Stop, Tally
 from exporter.otlp.edit import names, restamp_windows, select
-from exporter.otlp.encode import MOST_BYTES, MOST_EVENT_BYTES, Body, Signal, restamp
+from exporter.otlp.encode import MOST_OWED_BYTES, Body, Signal, restamp
 from exporter.otlp.sink import MOST_REQUEST_BYTES, NO_EVENTS, Outcome, Sink
 from exporter.state import Item, State
 
@@ -247,9 +247,7 @@ def _batches(items: Iterator[Item]) -> Iterator[list[Item]]:
 
 def _most_bytes(item: Item) -> int:
     """Of a request. The Collector is not to cut what is owed: were a piece refused, all would come again."""
-    if item.table == "snapshot":
-        return MOST_REQUEST_BYTES
-    return MOST_EVENT_BYTES if item.body.signal == "logs" else MOST_BYTES
+    return MOST_REQUEST_BYTES if item.table == "snapshot" else MOST_OWED_BYTES
 
 
 def _joined(bodies: Iterator[Body]) -> Body:

@@ -155,7 +155,7 @@ class NotOffered(BadAnswer):
 NOT_FROM_APPLE: dict[str, tuple[str, str]] = {
     "delivery": (
         "The endpoint did not take everything; what it did not take is kept, and sent again.",
-        "`/readyz` has the endpoint's own words. Is the Collector running, and `otlp.endpoint` right?",
+        "`/readyz` has the endpoint's own words, and says where to look: the Collector, or its backend.",
     ),
     "bug": (
         "An error that nobody foresaw; the schedule goes on.",

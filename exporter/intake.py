@@ -41,7 +41,7 @@ from exporter.convert.distributions import chained, owed
 from exporter.convert.insights import ConvertedInsights, convert_insights
 from exporter.convert.metrics import Converted, Selection, convert
 from exporter.errors import AppStoreError
-from exporter.otlp.encode import Body, can_be_restamped, encode, encode_events
+from exporter.otlp.encode import MOST_OWED_BYTES, Body, can_be_restamped, encode, encode_events
 from exporter.report import CycleReport
 from exporter.settings import Account, Settings
 from exporter.state import MOST_EVENTS, Source, State, forget_sources
@@ -110,7 +110,7 @@ class Intake:
             series_of = self._series_of(app)
             before = self._windows(source, series_of)
             metrics, windows = owed(converted.distributions, before, observed_at)
-            distributions = self._encoded(app, metrics)
+            distributions = self._distributions(app, metrics)
             given_up = self._state.store(
                 source,
                 app.bundle_id,
@@ -346,7 +346,7 @@ class Intake:
             kept, beyond = self._cap.fitting(source, wanted, before)
             now = int(at * _SECOND)
             metrics, windows = chained(kept, before, now)
-            bodies = self._encoded(app, metrics)
+            bodies = self._distributions(app, metrics)
             self._diagnostics.flush(
                 *source[:2],
                 [row_id for row_id, _ in rows],
@@ -430,6 +430,9 @@ class Intake:
 
     def _encoded(self, app: App, metrics: Sequence[Metric]) -> list[Body]:
         return encode(Resource(self._resource(app)), SCOPE, metrics)
+
+    def _distributions(self, app: App, metrics: Sequence[Metric]) -> list[Body]:
+        return encode(Resource(self._resource(app)), SCOPE, metrics, most_bytes=MOST_OWED_BYTES)
 
     def _events(self, app: App, records: Sequence[LogRecord]) -> list[Body]:
         if not (records and self._collect.events):

@@ -90,8 +90,8 @@ EVENTS: dict[str, Event] = {
         ("debug", "info", "warning"),
         "What is owed and the newest gauges were sent. A warning if not all of it was accepted; "
         "`endpoint_says` has the endpoint's words. Heartbeats that go as the one before: at debug only.",
-        "Is the Collector running, and `otlp.endpoint` right? What could not be sent is kept (`owed`); what "
-        "the endpoint took and then rejected (`rejected`) is not sent again.",
+        "`/readyz` says whether to look at the Collector or at its backend. What could not be sent is kept "
+        "(`owed`); what the endpoint took and then rejected (`rejected`) is not sent again.",
     ),
     "delivery.restamped": Event(
         ("info",),

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from exporter.appstore.plan import IMPORTANCE
 from exporter.deliver import Delivery
 from exporter.errors import ExporterError
+from exporter.otlp.passed_on import what_to_do
 from exporter.report import CycleReport
 from exporter.settings import Settings
 from exporter.state import Answered, State
@@ -105,10 +106,8 @@ class Status:
         if delivery is None:
             reasons.append("nothing was delivered yet")
         elif not delivery.complete:
-            reasons.append(
-                f"delivery to {self._settings.otlp.destination}: {delivery.problem}. "
-                "Is the Collector running, and otlp.endpoint right?"
-            )
+            remedy = what_to_do(delivery.problem)
+            reasons.append(f"delivery to {self._settings.otlp.destination}: {delivery.problem}. {remedy}")
         return reasons
 
     def lines(self) -> Iterator[str]:

@@ -117,7 +117,7 @@ class Attempt:
         Raises:
             Stop: any other reply.
         """
-        reply = self._try(body)
+        reply = self._try(body, repeatable=repeatable)
         if reply.outcome is Outcome.ACCEPTED:
             self._count(reply, body.points)
             self._took_records |= body.signal == "logs"
@@ -148,7 +148,7 @@ class Attempt:
         if self._proof is None:
             return self._took_records
         self._proof = _one_point(self._proof, 0)
-        return self._try(self._proof).outcome is Outcome.ACCEPTED
+        return self._try(self._proof, repeatable=True).outcome is Outcome.ACCEPTED
 
     def _within(self, search: Search, body: Body, numbers: Sequence[int]) -> None:
         """`numbers` are those of the body's points in the body of the search. The depth is their log2."""
@@ -198,10 +198,12 @@ class Attempt:
             if number in search.untried:
                 yield search, number
 
-    def _try(self, body: Body) -> Reply:
+    def _try(self, body: Body, *, repeatable: bool) -> Reply:
         reply = self._once(body)
         for backoff in _BACKOFF:
             if reply.outcome is not Outcome.RETRY:
+                break
+            if reply.perhaps_taken and not repeatable:  # each attempt may double it
                 break
             pause = reply.retry_after or backoff
             if pause > self._patience:

@@ -39,7 +39,7 @@ MOST_BYTES = (
     1 << 20
 )  # of one body: several fit below gRPC's 4 MiB, and a poison one costs little to take apart
 
-MOST_EVENT_BYTES = 480_000  # of one body of events: more, and the Collector cuts it for Datadog
+MOST_OWED_BYTES = 480_000  # of a body that must not come twice: more, and the Collector cuts it for Datadog
 
 Signal = Literal["metrics", "logs"]
 
@@ -83,7 +83,7 @@ def encode_events(
     scope: InstrumentationScope,
     records: Sequence[LogRecord],
     *,
-    most_bytes: int = MOST_EVENT_BYTES,
+    most_bytes: int = MOST_OWED_BYTES,
 ) -> list[Body]:
     """Log records of one resource and scope as bodies of `most_bytes` at the most, in their order.
 

@@ -15,6 +15,7 @@ from exporter import __version__
 from exporter.errors import ConfigError
 from exporter.otlp.encode import Body, Signal
 from exporter.otlp.http_sink import leads_here
+from exporter.otlp.passed_on import of_the_backend
 from exporter.otlp.sink import RESPONSES, Outcome, Reply, Tls, bounded, partial_success
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class GrpcSink:
         try:
             answer = self._export[body.signal](body.data, timeout=self._timeout, metadata=self._metadata)
         except self._error as error:
-            return _grpc_reply(error)
+            return of_the_backend(_grpc_reply(error))
         return partial_success(answer)
 
     def close(self) -> None:
@@ -108,7 +109,9 @@ def _grpc_reply(error: Any) -> Reply:
     """A failed call, by the OTLP specification's table of gRPC codes."""
     code = error.code()
     message = bounded(f"{code.name}: {error.details()}")
-    if code.name in ("CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"):
+    if code.name == "DEADLINE_EXCEEDED":
+        return Reply(Outcome.RETRY, message=message, perhaps_taken=True)
+    if code.name in ("CANCELLED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"):
         return Reply(Outcome.RETRY, message=message, retry_after=_retry_info(error))
     if code.name == "RESOURCE_EXHAUSTED":  # to be retried only when the server says when
         wait = _retry_info(error)

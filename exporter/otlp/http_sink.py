@@ -16,10 +16,12 @@ from exporter import __version__
 from exporter.errors import ConfigError
 from exporter.loopback import is_loopback
 from exporter.otlp.encode import Body, Signal
+from exporter.otlp.passed_on import of_the_backend
 from exporter.otlp.sink import RESPONSES, Outcome, Reply, Tls, bounded, partial_success
 from exporter.retry_after import retry_after
 
 _MOST_ANSWER_BYTES = 64 << 10
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
 
 class HttpSink:
@@ -72,12 +74,14 @@ class HttpSink:
                 for piece in response.iter_bytes():
                     answer += piece
                     if time.monotonic() > deadline:
-                        return Reply(Outcome.RETRY, message=f"no whole answer within {self._timeout:g} s")
+                        message = f"no whole answer within {self._timeout:g} s"
+                        return Reply(Outcome.RETRY, message=message, perhaps_taken=True)
                     if len(answer) > _MOST_ANSWER_BYTES:
                         break
         except httpx.HTTPError as error:
-            return Reply(Outcome.RETRY, message=bounded(f"{type(error).__name__}: {error}"))
-        return self._reply(response, bytes(answer), body.signal)
+            message = bounded(f"{type(error).__name__}: {error}")
+            return Reply(Outcome.RETRY, message=message, perhaps_taken=not isinstance(error, _NOT_SENT))
+        return of_the_backend(self._reply(response, bytes(answer), body.signal))
 
     def close(self) -> None:
         """Close the connections."""

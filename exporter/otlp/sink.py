@@ -40,13 +40,15 @@ class Outcome(enum.Enum):
 class Reply:
     """An endpoint's answer: how many points it rejected, why, and how many seconds it wants us to wait.
 
-    Points are log records where logs were sent.
+    Points are log records where logs were sent. `perhaps_taken`: no answer came in time, so it may have been
+    taken all the same.
     """
 
     outcome: Outcome
     rejected: int = 0
     message: str = ""
     retry_after: float | None = None
+    perhaps_taken: bool = False
 
     @property
     def unknown_signal(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,10 +25,15 @@ class Request:
 
 
 class StandIn:
-    """Answers each POST with `status` and remembers it, until the end of the `with` block."""
+    """Answers each POST with `status` and remembers it, until the end of the `with` block.
+
+    `headers` are those of the answers; `seconds` is how long it thinks.
+    """
 
     def __init__(self, status: int = 200) -> None:
         self.status = status
+        self.headers: dict[str, str] = {}
+        self.seconds = 0.0
         self.requests: list[Request] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = False
@@ -59,7 +65,15 @@ class StandIn:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 stand_in.requests.append(Request(self.path, headers, body))
+                time.sleep(stand_in.seconds)
                 self.send_response(stand_in.status)
+                for name, value in stand_in.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def do_GET(self) -> None:
+                self.send_response(200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 

@@ -6,7 +6,7 @@ import json
 import random
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -15,13 +15,14 @@ import yaml
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from exporter.otlp.encode import MOST_EVENT_BYTES
+from exporter.otlp.encode import MOST_OWED_BYTES
 from exporter.otlp.http_sink import HttpSink
-from exporter.otlp.sink import MOST_REQUEST_BYTES, Outcome
+from exporter.otlp.sink import MOST_REQUEST_BYTES, Outcome, Sink
 from exporter.settings.models import Otlp
 from tests.collector.points import NOW, events, gauge, histogram, metrics, send
 from tests.collector.running import Collector, configurations
 from tests.collector.stand_in import StandIn
+from tests.collector.test_collector_config import SINKS
 
 UNCOMPRESSED = {"exporters": {"otlp_http/datadog": {"compression": "none"}}}
 
@@ -42,6 +43,7 @@ def signalfx(url: str) -> dict[str, str]:
 
 
 ENVIRONMENTS = {"datadog": datadog, "signalfx": signalfx}
+OVERLAYS = pytest.mark.parametrize("overlay", ENVIRONMENTS)
 
 
 def test_datadog_gets_what_we_sent(otelcol: Path, tmp_path: Path, backend: StandIn) -> None:
@@ -87,15 +89,28 @@ def test_datadog_never_gets_too_large_a_request(otelcol: Path, tmp_path: Path, b
     assert max(len(request.body) for request in backend.requests) <= 512 << 10
 
 
-@pytest.mark.parametrize("overlay", ["datadog", "signalfx"])
+@OVERLAYS
 def test_a_request_of_events_is_not_cut(
     otelcol: Path, tmp_path: Path, backend: StandIn, overlay: str
 ) -> None:
     """What the exporter sends at once is one request: of two, one could be refused, and both come again."""
     texts = [f"{number:02}" + "x" * 9_500 for number in range(50)]
-    assert 0.98 * MOST_EVENT_BYTES < len(events(*texts).data) <= MOST_EVENT_BYTES
+    assert 0.98 * MOST_OWED_BYTES < len(events(*texts).data) <= MOST_OWED_BYTES
     with Collector(otelcol, tmp_path, overlay, environment=ENVIRONMENTS[overlay](backend.url)) as collector:
         send(HttpSink(collector.metrics_url), events(*texts))
+    assert len(backend.requests) == 1
+
+
+@OVERLAYS
+def test_owed_distributions_are_not_cut(
+    otelcol: Path, tmp_path: Path, backend: StandIn, overlay: str
+) -> None:
+    """Nor are those whose units the overlay lengthens before it looks at the size."""
+    many = [histogram(f"appstore.m{number}.by_device", "{termination}/d") for number in range(2_400)]
+    body = metrics(*many)
+    assert 0.9 * MOST_OWED_BYTES < len(body.data) <= MOST_OWED_BYTES
+    with Collector(otelcol, tmp_path, overlay, environment=ENVIRONMENTS[overlay](backend.url)) as collector:
+        send(HttpSink(collector.metrics_url), body)
     assert len(backend.requests) == 1
 
 
@@ -146,7 +161,6 @@ def test_splunk_gets_both_tokens(otelcol: Path, tmp_path: Path, backend: StandIn
     assert received["fields"]["service.name"] == "com.example.notes"
 
 
-OVERLAYS = pytest.mark.parametrize("overlay", ENVIRONMENTS)
 ANSWERS = {  # of a backend → what the exporter takes the Collector's answer for, and the status in it
     "datadog": {
         400: (Outcome.BAD_DATA, "Status Code 400"),
@@ -159,9 +173,9 @@ ANSWERS = {  # of a backend → what the exporter takes the Collector's answer f
         503: (Outcome.RETRY, "Status Code 503"),
     },
     "signalfx": {
-        400: (Outcome.FAILED, ' 400 "Bad Request"'),
-        401: (Outcome.FAILED, ' 401 "Unauthorized"'),
-        403: (Outcome.FAILED, ' 403 "Forbidden"'),
+        400: (Outcome.BAD_DATA, ' 400 "Bad Request"'),
+        401: (Outcome.REFUSED, ' 401 "Unauthorized"'),
+        403: (Outcome.REFUSED, ' 403 "Forbidden"'),
         404: (Outcome.RETRY, ' 404 "Not Found"'),
         413: (Outcome.RETRY, ' 413 "Request Entity Too Large"'),
         429: (Outcome.RETRY, ' 429 "Too Many Requests"'),
@@ -188,8 +202,54 @@ def test_the_answer_is_the_backends(otelcol: Path, tmp_path: Path, backend: Stan
 
 
 @OVERLAYS
+@SINKS
+def test_a_backend_may_ask_to_wait(
+    otelcol: Path, tmp_path: Path, backend: StandIn, overlay: str, sink_of: Callable[[Collector], Sink]
+) -> None:
+    """The Collector passes Retry-After on in words, over either protocol; the exporter reads them."""
+    backend.status, backend.headers = 429, {"Retry-After": "120"}
+    environment = ENVIRONMENTS[overlay](backend.url)
+    with (
+        Collector(otelcol, tmp_path, overlay, environment=environment) as collector,
+        closing(sink_of(collector)) as sink,
+    ):
+        replies = [sink.send(body) for body in (metrics(gauge()), events("a hang"))]
+    assert [(reply.outcome, reply.retry_after) for reply in replies] == [(Outcome.RETRY, 120.0)] * 2
+
+
+@OVERLAYS
+def test_a_backend_that_is_slow_may_have_taken_it(
+    otelcol: Path, tmp_path: Path, backend: StandIn, overlay: str
+) -> None:
+    """The Collector's time-out is told as such, so that an event is not sent again at once."""
+    exporters = yaml.safe_load(configurations(overlay)[-1].read_text())["exporters"]
+    quick = {"exporters": {name: {"timeout": "100ms"} for name in exporters}}
+    backend.seconds = 0.5
+    environment = ENVIRONMENTS[overlay](backend.url)
+    with (
+        Collector(otelcol, tmp_path, overlay, environment=environment, further=quick) as collector,
+        closing(HttpSink(collector.metrics_url)) as sink,
+    ):
+        replies = [sink.send(body) for body in (metrics(gauge()), events("a hang"))]
+    assert [(reply.outcome, reply.perhaps_taken) for reply in replies] == [(Outcome.RETRY, True)] * 2, replies
+    assert len(backend.requests) == 2
+
+
+@OVERLAYS
+def test_a_redirect_is_taken_for_a_yes(otelcol: Path, tmp_path: Path, backend: StandIn, overlay: str) -> None:
+    """The Collector follows it without the content, and cannot be told not to: docs/backends.md warns."""
+    backend.status, backend.headers = 303, {"Location": "/login"}
+    environment = ENVIRONMENTS[overlay](backend.url)
+    with (
+        Collector(otelcol, tmp_path, overlay, environment=environment) as collector,
+        closing(HttpSink(collector.metrics_url)) as sink,
+    ):
+        assert sink.send(events("a hang")).outcome is Outcome.ACCEPTED
+
+
+@OVERLAYS
 def test_a_backend_that_is_away_is_told(otelcol: Path, tmp_path: Path, overlay: str) -> None:
-    """Without a connection, or an answer in time, the exporter is asked to come again."""
+    """Without a connection the exporter is asked to come again."""
     with StandIn() as gone:
         environment = ENVIRONMENTS[overlay](gone.url)
     with (

@@ -15,7 +15,7 @@ from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from exporter.otlp.encode import MOST_EVENT_BYTES, Body, encode_events
+from exporter.otlp.encode import MOST_OWED_BYTES, Body, encode_events
 
 NOW = 1_700_000_000_000_000_000
 RESOURCE = Resource({"service.name": "com.example.app"})
@@ -89,9 +89,9 @@ def test_records_that_do_not_fit_go_on_in_the_next_body() -> None:
 def test_a_record_larger_than_a_body_has_one_of_its_own(place: int) -> None:
     """It is not lost and not cut, wherever it stands."""
     records = [event("small"), event("small")]
-    records.insert(place, event("large", stack="x" * (MOST_EVENT_BYTES + 1)))
+    records.insert(place, event("large", stack="x" * (MOST_OWED_BYTES + 1)))
     bodies = encode_events(RESOURCE, SCOPE, records)
-    (large,) = [body for body in bodies if len(body.data) > MOST_EVENT_BYTES]
+    (large,) = [body for body in bodies if len(body.data) > MOST_OWED_BYTES]
     assert large.points == 1
     assert bodies_of(joined(bodies)) == [str(record.body) for record in records]
 

@@ -249,7 +249,8 @@ def test_a_check_asks_the_endpoint_about_events_too(environ: dict[str, str]) -> 
     with OtlpReceiver() as receiver:
         environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = receiver.url
         assert findings(environ) == [
-            f"✓ endpoint: {receiver.url}/v1/metrics (http/protobuf)",
+            f"✓ endpoint: {receiver.url}/v1/metrics (http/protobuf); a backend behind it is first asked at a "
+            "delivery",
             f"✓ endpoint for events: {receiver.url}/v1/logs",
         ]
         assert [(seen.path, seen.points) for seen in receiver.requests] == [
