@@ -157,7 +157,11 @@ class Narrator:
             case "stopped":
                 self._say("stopped", "items still owed: {owed}", fields)
             case _:
-                self._say(event, ", ".join(f"{name} {{{name}}}" for name in fields), fields)
+                self._say(
+                    event,
+                    ", ".join(f"{name} {{{name}}}" for name, value in fields.items() if value is not None),
+                    fields,
+                )
 
     def warning(self, event: str, **fields: object) -> None:
         """One thing that somebody should look at."""

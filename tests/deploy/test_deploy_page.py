@@ -183,7 +183,7 @@ def test_compose_gives_the_collector_no_empty_address(project: Path) -> None:
 def own(tmp_path: Path, key: str) -> Path:
     """The page's kustomization and configuration, with made-up secrets, beside a copy of the manifests."""
     folder = tmp_path / "own"
-    shutil.copytree(REPOSITORY / "deploy", folder / "deploy")
+    shutil.copytree(REPOSITORY / "deploy", folder / "perfpower-exporter" / "deploy")
     (folder / "kustomization.yaml").write_text(one("# kustomization.yaml"))
     (folder / "exporter.yaml").write_text(one("# exporter.yaml"))
     for generator in yaml.safe_load(one("# kustomization.yaml"))["secretGenerator"]:
@@ -197,6 +197,15 @@ def with_more(folder: Path, fragment: str) -> Rendered:
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text()) | yaml.safe_load(fragment)
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     return render(folder)
+
+
+@block("docker build ")
+def test_the_image_that_is_pushed_is_the_one_that_is_pulled(text: str, own: Path) -> None:
+    """The pods name the image of the page, and their namespace is the one it makes."""
+    build, push, namespace = (shlex.split(line) for line in commands(text))
+    assert build == ["docker", "build", "-t", push[-1], "."]
+    assert render(own).exporter["image"] == push[-1]
+    assert namespace[-1] == yaml.safe_load(one("# kustomization.yaml"))["namespace"]
 
 
 @block("# kustomization.yaml")
@@ -290,7 +299,7 @@ def test_kubectl_takes_the_lines_that_look(text: str, own: Path, no_cluster: str
     assert (name, command in main.commands) == ("perfpower-exporter", True)
 
 
-@block("resources: [deploy/kubernetes/sharded]")
+@block("resources: [perfpower-exporter/deploy/kubernetes/sharded]")
 def test_the_lines_for_shards_make_as_many(text: str, own: Path) -> None:
     """Each pod knows its number, and how many there are."""
     rendered = with_more(own, text)
@@ -305,7 +314,7 @@ def test_the_lines_for_shards_make_as_many(text: str, own: Path) -> None:
 @block("patches:\n  - target: {kind: CronJob}")
 def test_the_patch_moves_the_cron_job(text: str, own: Path) -> None:
     """To the times of the page, which are some."""
-    rendered = with_more(own, "resources: [deploy/kubernetes/cronjob]\n" + text)
+    rendered = with_more(own, "resources: [perfpower-exporter/deploy/kubernetes/cronjob]\n" + text)
     schedule = rendered.one("CronJob")["spec"]["schedule"]
     assert f"value: {schedule}}}" in text
     assert cron_trigger(Schedule(poll=schedule))
