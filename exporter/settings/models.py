@@ -400,8 +400,8 @@ class Otlp(Section):
         gt=0,
         le=3600,
         json_schema_extra={"default": "10s"},
-        description="How long one request to the receiver may take. Longer than the Collector waits for its backend, "
-        "8 s in our configurations, or what was taken may come twice.",
+        description="How long one request to the receiver may take. Longer than the Collector waits for its "
+        "backend, 8 s in our configurations, or what was taken may come twice.",
     )
     certificate: FilePath | None = Field(
         default=None,

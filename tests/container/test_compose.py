@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,11 @@ BACKENDS = pytest.mark.parametrize("backend", COMPLETE, ids=lambda name: name or
 PAIR = {"exporter", "collector"}
 LOCAL = {"prometheus", "grafana"}
 FILES = [REPOSITORY / "docker-compose.yml", *sorted((REPOSITORY / "config" / "compose").glob("*.yaml"))]
+PROXIES = set(yaml.safe_load(FILES[0].read_text())["x-proxies"])
+READ = {name for path in FILES for name in re.findall(r"(?<!\$)\$\{(\w+)", path.read_text())} | PROXIES
 # What the environment of the tests may have, and a newcomer's has not.
-UNSET = dict.fromkeys(
-    [name for path in FILES for name in re.findall(r"(?<!\$)\$\{(\w+)", path.read_text())]
-    + ["COMPOSE_PROFILES"],
-    "",
-)
+UNSET = dict.fromkeys([*READ, "COMPOSE_PROFILES"], "")
+BINDS = {"OTLP_BIND", "STATUS_BIND"}  # of the Collector, and nobody's to choose
 
 
 class Compose:
@@ -49,9 +49,9 @@ class Compose:
         done = run(*command, environment={**UNSET, **environment}, check=False)
         return json.loads(done.stdout) if done.returncode == 0 and not done.stderr else done.stderr
 
-    def services(self, backend: str, *options: str) -> dict[str, dict[str, Any]]:
-        """Its services by name, with all that the backend needs."""
-        config = self.config({"BACKEND": backend, **COMPLETE[backend]}, *options)
+    def services(self, backend: str, *options: str, **more: str) -> dict[str, dict[str, Any]]:
+        """Its services by name, with all that the backend needs, and more variables."""
+        config = self.config({"BACKEND": backend, **COMPLETE[backend], **more}, *options)
         assert isinstance(config, dict), config
         services: dict[str, dict[str, Any]] = config["services"]
         return services
@@ -134,8 +134,7 @@ def test_ports_are_open_to_this_machine_only(stack: Compose, backend: str) -> No
 def test_the_collector_gets_what_its_configuration_reads(stack: Compose, backend: str) -> None:
     """Each variable without a default is set, from a file if it is a secret; each --config is our file."""
     collector = stack.services(backend)["collector"]
-    mounted = {volume["target"]: volume["source"] for volume in collector["volumes"]}
-    configs = [_outside(argument.removeprefix("--config="), mounted) for argument in collector["command"]]
+    configs = _configs(collector)
     assert [path.name for path in configs] == [
         "otel-collector-config.yaml",
         f"{backend or 'prometheus'}.yaml",
@@ -147,6 +146,24 @@ def test_the_collector_gets_what_its_configuration_reads(stack: Compose, backend
     for name in read:
         is_secret = re.search("KEY|TOKEN", name) is not None
         assert is_secret == (environment[name] in {f"$${{file:{path}}}" for path in secrets})
+
+
+@pytest.mark.parametrize("backend", ["datadog", "signalfx"])
+def test_the_collector_gets_what_replaces_a_default(stack: Compose, backend: str) -> None:
+    """What .env sets reaches it; what .env leaves out or empty does not come as an empty address."""
+    collector = stack.services(backend)["collector"]
+    text = "".join(path.read_text() for path in _configs(collector))
+    optional = set(re.findall(r"\$\{env:(\w+):-", text))
+    filled = {name for name in optional if f"${{env:{name}:-}}" not in text}
+    assert all(collector["environment"].get(name) != "" for name in filled)
+    chosen = {name: f"{name.lower()}.example.com" for name in optional - BINDS}
+    environment = stack.services(backend, **chosen)["collector"]["environment"]
+    assert {name: environment[name] for name in chosen} == chosen
+
+
+def _configs(collector: dict[str, Any]) -> list[Path]:
+    mounted = {volume["target"]: volume["source"] for volume in collector["volumes"]}
+    return [_outside(argument.removeprefix("--config="), mounted) for argument in collector["command"]]
 
 
 def _outside(path: str, mounted: dict[str, str]) -> Path:
@@ -166,12 +183,76 @@ def test_the_exporter_understands_its_command(stack: Compose, backend: str) -> N
     """Its arguments are those of the command line as it is today; only the sandbox needs no account."""
     exporter = stack.services(backend)["exporter"]
     name, *arguments = exporter["command"]
-    chosen = main.commands[name].make_context(name, arguments).params
+    with main.make_context("perfpower-exporter", [name, *arguments]) as context:
+        chosen = main.commands[name].make_context(name, list(arguments), parent=context).params
     assert (name, chosen["sandbox"]) == ("run", not backend)
     assert ("ASC_KEY_ID" in exporter["environment"]) == bool(backend)
-    assert (
-        chosen["endpoint"] or exporter["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"]
-    ) == "http://collector:4318"
+
+
+@BACKENDS
+def test_only_the_exporter_reaches_the_collector(stack: Compose, backend: str) -> None:
+    """Data is taken at the Collector's address in a network of the two, past any proxy."""
+    services = stack.services(backend, "--profile=local", NO_PROXY="example.com")
+    networks = {name: set(service["networks"]) for name, service in services.items()}
+    assert {name for name, found in networks.items() if "pair" in found} == PAIR
+    (bind,) = services["collector"]["networks"]["pair"]["aliases"]
+    assert services["collector"]["environment"]["OTLP_BIND"] == bind
+    assert "aliases" not in (services["collector"]["networks"]["local"] or {})
+    exporter = services["exporter"]
+    assert exporter["environment"]["NO_PROXY"] == f"example.com,{bind}"
+    name, *arguments = exporter["command"]
+    with main.make_context("perfpower-exporter", [name, *arguments]) as context:
+        chosen = main.commands[name].make_context(name, list(arguments), parent=context).params["endpoint"]
+    endpoint = exporter["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"]
+    assert {chosen or endpoint, endpoint} == {f"http://{bind}:4318"}
+
+
+@BACKENDS
+def test_the_local_view_has_a_network_of_its_own(stack: Compose, backend: str) -> None:
+    """There Prometheus finds the Collector, and the exporter is not."""
+    services = stack.services(backend, "--profile=local")
+    assert {name for name, service in services.items() if "local" in service["networks"]} == {
+        "collector",
+        *LOCAL,
+    }
+
+
+@BACKENDS
+def test_a_proxy_reaches_both(stack: Compose, backend: str) -> None:
+    """The exporter on its way to Apple, the Collector on its way to the backend, and the image's build."""
+    proxies = {name: f"http://{name.lower()}.example.com" for name in PROXIES}
+    services = stack.services(backend, **proxies)
+    given = [services[name]["environment"] for name in PAIR] + [services["exporter"]["build"]["args"]]
+    assert [found[name] for name in PROXIES - {"NO_PROXY"} for found in given] == [
+        proxies[name] for name in PROXIES - {"NO_PROXY"} for _ in given
+    ]
+    assert all(found["NO_PROXY"].startswith(proxies["NO_PROXY"]) for found in given)
+
+
+@BACKENDS
+def test_each_start_is_with_the_image_of_these_files(stack: Compose, backend: str) -> None:
+    """The exporter's is built: no registry is asked for it, and one of before a git pull is not used."""
+    exporter = stack.services(backend)["exporter"]
+    assert (exporter["pull_policy"], exporter["build"]["context"]) == ("build", str(REPOSITORY))
+
+
+@pytest.mark.parametrize("backend", ["datadog", "signalfx"])
+def test_the_exporter_gets_its_own_settings_alone(compose: list[str], tmp_path: Path, backend: str) -> None:
+    """Of .env what it reads, of exporter.env all: whatever else stands in .env is not to be seen at it."""
+    project = tmp_path / "project"
+    shutil.copytree(REPOSITORY / "config", project / "config")
+    shutil.copy(FILES[0], project)
+    others = {"DD_API_KEY": "secret", "SPLUNK_HEC_TOKEN": "secret", "PERFPOWER__LOG__LEVEL": "debug"}
+    lines = {**COMPLETE[backend], "BACKEND": backend, "ASC_APPS": "com.example.*", **others}
+    (project / ".env").write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
+    (project / "exporter.env").write_text("PERFPOWER__SCHEDULE__HEARTBEAT=2m\n")
+    config = [f"--file={project / FILES[0].name}", "config", "--format=json"]
+    services = json.loads(run(*compose, *config).stdout)["services"]
+    environment = services["exporter"]["environment"]
+    own = {"ASC_KEY_ID": "KEY", "ASC_APPS": "com.example.*", "PERFPOWER__SCHEDULE__HEARTBEAT": "2m"}
+    assert {name: environment.get(name) for name in own} == own
+    assert not {*others, "BACKEND", "DD_SITE", "SPLUNK_REALM"} & set(environment)
+    assert "secret" not in [*services["collector"]["environment"].values(), *environment.values()]
 
 
 @BACKENDS
@@ -189,10 +270,10 @@ def test_only_the_exporter_keeps_what_is_owed(stack: Compose, backend: str) -> N
     """The Collector has nothing to write to: what the backend did not take waits in the exporter's volume."""
     services = stack.services(backend)
     kept = {
-        name: [volume["target"] for volume in service["volumes"] if volume["type"] == "volume"]
-        for name, service in services.items()
+        name: [volume["target"] for volume in services[name].get("volumes", ()) if volume["type"] == "volume"]
+        for name in PAIR
     }
-    assert (kept["exporter"], kept["collector"]) == (["/var/lib/perfpower"], [])
+    assert kept == {"exporter": ["/var/lib/perfpower"], "collector": []}
     assert all(volume["read_only"] for volume in services["collector"]["volumes"])
 
 
@@ -204,7 +285,7 @@ def test_the_collector_is_of_the_tested_version(stack: Compose) -> None:
 def test_every_variable_is_in_the_template() -> None:
     """.env.example has all that the files read, and nothing that nobody reads."""
     text = (REPOSITORY / ".env.example").read_text()
-    assert set(re.findall(r"^(\w+)=", text, re.M)) == (set(UNSET) - {"COMPOSE_PROFILES"}) | {"ASC_APPS"}
+    assert set(re.findall(r"^#?(\w+)=", text, re.M)) == set(UNSET)
 
 
 def test_the_template_needs_only_what_it_leaves_empty(compose: list[str]) -> None:
