@@ -1,0 +1,504 @@
+"""What is shown: four dashboards, described by metric, grouping and meaning. Pure."""
+
+from __future__ import annotations
+
+from exporter.assets.alerts import title_of
+from exporter.assets.model import (
+    ENVIRONMENT,
+    SERVICE,
+    Bands,
+    Chart,
+    Dashboard,
+    Events,
+    Filter,
+    Query,
+    Section,
+    of_apple,
+    of_fixed,
+)
+from exporter.convert import catalogue
+from exporter.convert.catalogue import (
+    APPLE_METRICS,
+    BREAKDOWN,
+    BY_DEVICE,
+    DELTA,
+    DIAGNOSTIC_EVENT,
+    DISK_WRITES,
+    ERROR_MARGIN,
+    GOAL,
+    GOAL_BAND,
+    GOAL_RATIO,
+    HANG_DURATION,
+    INSIGHT_DELTA,
+    INSIGHT_EVENT,
+    INSIGHT_REGRESSIONS,
+    LAUNCH_DURATION,
+    REGRESSED,
+    SIGNATURE_COUNT,
+    SIGNATURE_NEW,
+    SIGNATURE_REFERENCE,
+    SIGNATURE_TREND,
+    SIGNATURE_WEIGHT,
+    SIGNATURES,
+    AppleMetric,
+)
+
+_APP = (
+    Filter(SERVICE, "service"),
+    Filter("platform", "platform"),
+    Filter("version", "version"),
+    Filter("device", "device", "all_iphones"),
+    Filter(ENVIRONMENT, "environment"),
+)
+_UPPER = (("percentile", "!p50"),)  # the 90th percentile, and what has none
+_BANDS: Bands = ((1.0, "good"), (2.0, "fair"), (3.0, "poor"))
+_FLAG: Bands = ((0.0, "good"), (1.0, "poor"))
+_WITH_PARTS = ("BATTERY", "TERMINATION")  # the Organizer shows their parts; of others nobody has seen any
+_OWN = {metric.name.removeprefix("appstore.exporter."): of_fixed(metric) for metric in catalogue.OWN_METRICS}
+
+
+def dashboards() -> tuple[Dashboard, ...]:
+    """All of them, in the order in which one opens them."""
+    return _release_health(), _metric_by_device(), _diagnostics(), _the_exporter()
+
+
+def _release_health() -> Dashboard:
+    overview = Section(
+        "Is the newest version better or worse?",
+        (
+            Chart(
+                "How to read this",
+                "text",
+                "Apple's field metrics by version, the 90th percentile unless it says otherwise."
+                " **Regressed** is 1 where the newest version is worse than the mean of the earlier ones by"
+                " more than both error margins and by at least `regression.min_change`. **Change** is that"
+                " difference. **Band** is Apple's judgement: 1 good, 2 fair, 3 poor. Choose one service and"
+                " one device family.",
+                width=12,
+            ),
+            Chart(
+                "Regressed",
+                "table",
+                "1 where the newest version is worse beyond both margins; a column for each metric.",
+                tuple(
+                    Query(of_apple(m, REGRESSED), (SERVICE, "platform", "version"), _UPPER, label=title_of(m))
+                    for m in APPLE_METRICS
+                ),
+                bands=_FLAG,
+                width=12,
+            ),
+            Chart(
+                "Change against the earlier versions",
+                "table",
+                "The newest version over the mean of the earlier ones, less 1: 0.1 is a tenth more.",
+                tuple(
+                    Query(of_apple(m, DELTA), (SERVICE, "platform", "version"), _UPPER, label=title_of(m))
+                    for m in APPLE_METRICS
+                ),
+                width=12,
+            ),
+            Chart(
+                "Apple's band",
+                "table",
+                "1 good, 2 fair, 3 poor, of each version, where Apple gives bands.",
+                tuple(
+                    Query(of_apple(m, GOAL_BAND), (SERVICE, "platform", "version"), _UPPER, label=title_of(m))
+                    for m in APPLE_METRICS
+                ),
+                bands=_BANDS,
+                width=12,
+            ),
+        ),
+    )
+    found = Section(
+        "What Apple itself found",
+        (
+            Chart(
+                "Regressions that Apple reports",
+                "number",
+                "How many there are now, over all platforms and impacts.",
+                (Query(of_fixed(INSIGHT_REGRESSIONS), join="sum", label="regressions"),),
+                without=("version", "device"),
+                bands=_FLAG,
+                width=3,
+            ),
+            Chart(
+                "How far, by metric and version",
+                "top",
+                "Percent above the average of the reference versions, Apple's number; 0 after Apple"
+                " withdrew it.",
+                (
+                    Query(
+                        of_fixed(INSIGHT_DELTA),
+                        ("metric", "version", "device"),
+                        (("insight", "regression"),),
+                        label="percent",
+                    ),
+                ),
+                without=("device",),
+                width=9,
+            ),
+            Chart(
+                "Apple's sentences",
+                "events",
+                "Each regression or trend once, when it was first reported.",
+                events=Events(INSIGHT_EVENT.name, ("service.name", "version", "metric", "device")),
+                without=("device",),
+                width=12,
+            ),
+        ),
+    )
+    return Dashboard(
+        "release-health",
+        "App Store: release health",
+        "Is the newest version better or worse than those before it, metric by metric, and what Apple found.",
+        _APP,
+        (overview, found, *(_health_of(metric) for metric in APPLE_METRICS)),
+    )
+
+
+def _health_of(metric: AppleMetric) -> Section:
+    return Section(
+        title_of(metric),
+        (
+            Chart(
+                "By version",
+                "lines",
+                f"{metric.description}.",
+                (Query(of_apple(metric), ("version",), _UPPER),),
+            ),
+            Chart(
+                "Change",
+                "number",
+                "The newest version against the earlier ones; below 0 is less.",
+                (Query(of_apple(metric, DELTA), (), _UPPER, label="change"),),
+                width=2,
+            ),
+            Chart(
+                "Against Apple's goal",
+                "number",
+                "The value over what Apple recommends: 1.2 is a fifth above it.",
+                (Query(of_apple(metric, GOAL_RATIO), (), _UPPER, label="over goal"),),
+                width=2,
+            ),
+            Chart(
+                "Band",
+                "number",
+                "1 good, 2 fair, 3 poor, by Apple's goals; of several versions the worst.",
+                (Query(of_apple(metric, GOAL_BAND), (), _UPPER, label="band"),),
+                bands=_BANDS,
+                width=2,
+            ),
+        ),
+    )
+
+
+def _metric_by_device() -> Dashboard:
+    return Dashboard(
+        "metric-by-device",
+        "App Store: metric by device",
+        "Each metric over versions and device models: percentiles, margins, distribution, the worst models"
+        " first.",
+        _APP,
+        tuple(_devices_of(metric) for metric in APPLE_METRICS),
+    )
+
+
+def _devices_of(metric: AppleMetric) -> Section:
+    value = of_apple(metric)
+    return Section(
+        title_of(metric),
+        (
+            Chart(
+                "Percentiles by version",
+                "lines",
+                f"{metric.description}: the 50th and the 90th percentile of the chosen device.",
+                (Query(value, ("version", "percentile")),),
+            ),
+            Chart(
+                "Error margin",
+                "lines",
+                "How far the value may be off, by Apple's own account: a wide margin means few users.",
+                (Query(of_apple(metric, ERROR_MARGIN), ("version", "percentile")),),
+            ),
+            Chart(
+                "Worst models",
+                "top",
+                "The highest values of models, at the 90th percentile. Models are sent of the newest two"
+                " versions.",
+                (Query(value, ("device", "version"), (*_UPPER, ("device", "!all_*")), label="value"),),
+                without=("device",),
+            ),
+            Chart(
+                "How the models are spread",
+                "bars",
+                "The distribution over the models of the family: its median and its 90th percentile over"
+                " models. It is sent when it changes, about once a day.",
+                (
+                    Query(
+                        of_apple(metric, BY_DEVICE), ("version",), _UPPER, percentile=50, label="median model"
+                    ),
+                    Query(
+                        of_apple(metric, BY_DEVICE),
+                        ("version",),
+                        _UPPER,
+                        percentile=90,
+                        label="p90 of models",
+                    ),
+                ),
+            ),
+            Chart(
+                "What Apple recommends",
+                "number",
+                "The goal for the newest version, where Apple gives one.",
+                (Query(of_apple(metric, GOAL), (), _UPPER, label="goal"),),
+                width=3,
+            ),
+            *([_parts(metric)] if metric.category in _WITH_PARTS else ()),
+        ),
+    )
+
+
+def _parts(metric: AppleMetric) -> Chart:
+    return Chart(
+        "By subsystem",
+        "top",
+        "The part of the value that each subsystem accounts for, in percent, where Apple tells.",
+        (Query(of_apple(metric, BREAKDOWN), ("subsystem", "version"), _UPPER, label="percent"),),
+        width=9,
+    )
+
+
+def _diagnostics() -> Dashboard:
+    signature = ("diagnostic_type", "signature", "version")
+    of_no_device = ("device",)  # a signature is of a build, whatever the device
+    return Dashboard(
+        "diagnostics",
+        "App Store: diagnostics",
+        "What the hangs, slow launches and disk writes are: signatures, new problems, stacks, durations.",
+        (*(f for f in _APP if f.attribute != "device"), Filter("device", "device")),
+        (
+            Section(
+                "Problems",
+                (
+                    Chart(
+                        "Signatures by weight",
+                        "top",
+                        "The share that a signature has of its type in a version, on Apple's scale.",
+                        (Query(of_fixed(SIGNATURE_WEIGHT), signature, label="weight"),),
+                        without=of_no_device,
+                        width=12,
+                    ),
+                    Chart(
+                        "New in the newest version",
+                        "top",
+                        "1 for a signature that no earlier version had.",
+                        (Query(of_fixed(SIGNATURE_NEW), signature, label="new"),),
+                        without=of_no_device,
+                        width=12,
+                    ),
+                    Chart(
+                        "Trend",
+                        "top",
+                        "Apple's trend of the signature: 1 up, 0 undefined, -1 down.",
+                        (Query(of_fixed(SIGNATURE_TREND), signature, label="trend"),),
+                        without=of_no_device,
+                    ),
+                    Chart(
+                        "Weight in earlier versions",
+                        "top",
+                        "What the signature weighed in the versions before, on the same scale as its weight.",
+                        (
+                            Query(
+                                of_fixed(SIGNATURE_REFERENCE),
+                                (*signature, "reference_version"),
+                                label="weight",
+                            ),
+                        ),
+                        without=of_no_device,
+                    ),
+                    Chart(
+                        "How often",
+                        "top",
+                        "Occurrences in the newest version, where Apple's overview tells.",
+                        (Query(of_fixed(SIGNATURE_COUNT), signature, label="occurrences"),),
+                        without=of_no_device,
+                    ),
+                    Chart(
+                        "How many signatures",
+                        "lines",
+                        "Signatures of each type in each version.",
+                        (Query(of_fixed(SIGNATURES), ("diagnostic_type", "version")),),
+                        without=of_no_device,
+                    ),
+                ),
+            ),
+            Section(
+                "How long, how much",
+                (
+                    _duration("Hangs", HANG_DURATION),
+                    _duration("Slow launches", LAUNCH_DURATION),
+                    _duration("Disk writes", DISK_WRITES),
+                ),
+            ),
+            Section(
+                "Logs",
+                (
+                    Chart(
+                        "Call stacks",
+                        "events",
+                        "Each diagnostic log once, with the blamed frame and the stack.",
+                        events=Events(
+                            DIAGNOSTIC_EVENT.name,
+                            (
+                                "version",
+                                "device",
+                                "diagnostic_type",
+                                "code.function.name",
+                                "code.file.path",
+                                "code.line.number",
+                                "code.stacktrace",
+                            ),
+                        ),
+                        width=12,
+                    ),
+                ),
+            ),
+        ),
+    )
+
+
+def _duration(title: str, metric: catalogue.FixedMetric) -> Chart:
+    distribution = of_fixed(metric)
+    return Chart(
+        title,
+        "bars",
+        f"{metric.description}: median and 90th percentile of the logs that came.",
+        (
+            Query(distribution, ("version",), percentile=50, label="median"),
+            Query(distribution, ("version",), percentile=90, label="p90"),
+        ),
+        width=4,
+    )
+
+
+def _the_exporter() -> Dashboard:
+    account = ("account",)
+    return Dashboard(
+        "exporter",
+        "App Store: the exporter itself",
+        "Does data come in and go out: age, polls, failures, the key's hour, delivery, what was left out.",
+        (Filter("account", "account"),),
+        (
+            Section(
+                "Coming in",
+                (
+                    Chart(
+                        "Age of the data",
+                        "lines",
+                        "Time since App Store Connect last answered for each app. It grows until the next"
+                        " poll, and falls to 0 there.",
+                        (Query(_OWN["data.age"], ("account", "app")),),
+                    ),
+                    Chart(
+                        "Polls",
+                        "bars",
+                        "Polls by outcome: ok, deferred (something waits for the next), failed.",
+                        (Query(_OWN["polls"], ("account", "outcome"), join="sum"),),
+                    ),
+                    Chart(
+                        "Failures by reason",
+                        "bars",
+                        "docs/operating.md says what to do about each reason.",
+                        (Query(_OWN["failures"], ("account", "reason"), join="sum"),),
+                    ),
+                    Chart(
+                        "Put off to the next poll",
+                        "bars",
+                        "What did not fit into the key's share.",
+                        (Query(_OWN["deferred"], ("account", "what"), join="sum"),),
+                    ),
+                ),
+            ),
+            Section(
+                "The key's hour",
+                (
+                    Chart(
+                        "Requests of the key",
+                        "lines",
+                        "What Apple allows in an hour, what was left when it last answered, and what we"
+                        " used.",
+                        (
+                            Query(_OWN["rate_limit.limit"], account, label="limit"),
+                            Query(_OWN["rate_limit.remaining"], account, label="remaining"),
+                            Query(_OWN["rate_limit.used"], account, label="used by us"),
+                        ),
+                    ),
+                    Chart(
+                        "Requests by answer",
+                        "bars",
+                        "Requests to App Store Connect, retries included, by status.",
+                        (Query(_OWN["requests"], ("endpoint", "status"), join="sum"),),
+                    ),
+                ),
+            ),
+            Section(
+                "Going out",
+                (
+                    Chart(
+                        "Points",
+                        "bars",
+                        "What the backend took, and what it rejected: those are lost, and there should be"
+                        " none.",
+                        (
+                            Query(_OWN["points.sent"], join="sum", label="sent"),
+                            Query(_OWN["points.rejected"], join="sum", label="rejected"),
+                        ),
+                        without=account,
+                    ),
+                    Chart(
+                        "Events",
+                        "bars",
+                        "The same of events.",
+                        (
+                            Query(_OWN["events.sent"], join="sum", label="sent"),
+                            Query(_OWN["events.rejected"], join="sum", label="rejected"),
+                        ),
+                        without=account,
+                    ),
+                    Chart(
+                        "Outbox",
+                        "lines",
+                        "Items that the backend has not taken yet. A heartbeat empties it.",
+                        (Query(_OWN["outbox.depth"], label="items"),),
+                        without=account,
+                    ),
+                    Chart(
+                        "How long a delivery takes",
+                        "lines",
+                        "From the first request to the last answer.",
+                        (Query(_OWN["delivery.duration"], label="duration"),),
+                        without=account,
+                    ),
+                    Chart(
+                        "Left out, by reason",
+                        "bars",
+                        "Values in Apple's answers that did not become points; docs/metrics.md has the"
+                        " reasons.",
+                        (Query(_OWN["points.left_out"], ("account", "reason"), join="sum"),),
+                        width=12,
+                    ),
+                    Chart(
+                        "The Collector beside it",
+                        "text",
+                        "The Collector holds nothing durable: what the backend does not take stays in the"
+                        " exporter's outbox, so the outbox shows a backend that says no as well. The"
+                        " Collector's own queue is on its page, port 8888, `/metrics`:"
+                        " `otelcol_exporter_queue_size` against `otelcol_exporter_queue_capacity`, and"
+                        " `otelcol_exporter_send_failed_metric_points`.",
+                        width=12,
+                    ),
+                ),
+            ),
+        ),
+    )

@@ -1,0 +1,193 @@
+"""What a dashboard and an alert are made of, in the catalogue's words and no backend's. Pure.
+
+`dashboards` and `alerts` say what is shown and what is watched; a module a backend (`datadog`, `splunk`,
+`grafana`, `prometheus`) says it in that backend's language.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from exporter.convert.catalogue import AppleMetric, Companion, FixedMetric
+
+Instrument = Literal["gauge", "counter", "histogram"]
+Join = Literal["max", "min", "sum", "avg"]
+Severity = Literal["critical", "warning", "info"]
+Where = tuple[tuple[str, str], ...]
+
+SERVICE, ENVIRONMENT = "service.name", "deployment.environment.name"
+FAMILIES: Where = (("device", "all_*"),)
+"""Families of devices, not models. In a value `*` at the end is any text, and `!` at the start is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A metric as it leaves the exporter: its OTLP name, its UCUM unit, its instrument."""
+
+    name: str
+    unit: str
+    instrument: Instrument = "gauge"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Some series of a metric, joined to one a group.
+
+    Args:
+        by: attributes; each combination of their values is a line, a row, an alert of its own.
+        where: attribute → the value it has to have, beside the filters of the dashboard.
+        join: how the series of a group become one; what was added to a counter is summed first.
+        percentile: of a histogram, 1 to 99; None for a gauge or counter.
+        label: what it is called where several stand in one chart.
+    """
+
+    metric: Series
+    by: tuple[str, ...] = ()
+    where: Where = ()
+    join: Join = "max"
+    percentile: int | None = None
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Events of one name, the newest first; `columns` are their attributes."""
+
+    name: str
+    columns: tuple[str, ...]
+    where: Where = ()
+
+
+Bands = tuple[tuple[float, Literal["good", "fair", "poor"]], ...]
+Kind = Literal["lines", "bars", "number", "table", "top", "events", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One chart.
+
+    Args:
+        kind: `lines` over time; `bars` over time, for what comes now and then; `number`, the latest value;
+            `table`, a row for each group of `by` and a column for each query; `top`, the ten highest groups
+            now; `events`, a list; `text`, Markdown in `about`.
+        about: a sentence or two: what it shows and how to read it.
+        without: filters of the dashboard that do not apply, such as `device` where devices are compared.
+        bands: (value, name) where a new colour begins, ascending: good, fair, poor.
+        width: of 12.
+    """
+
+    title: str
+    kind: Kind
+    about: str
+    queries: tuple[Query, ...] = ()
+    events: Events | None = None
+    without: tuple[str, ...] = ()
+    bands: Bands = ()
+    width: int = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Charts under a heading."""
+
+    title: str
+    charts: tuple[Chart, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A choice at the top of a dashboard: the attribute, its label, the value it begins with (`*`: all)."""
+
+    attribute: str
+    label: str
+    default: str = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Dashboard:
+    """A page. `id` is fit for a file name, and stays the same for ever."""
+
+    id: str
+    title: str
+    about: str
+    filters: tuple[Filter, ...]
+    sections: tuple[Section, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A condition that wants somebody, and what to tell them.
+
+    It fires for each group of `query.by` for which `query` (times `times`, over `over`) has been at or beyond
+    `threshold` all through `minutes`, and resolves when it no longer is.
+
+    Args:
+        id: CamelCase; stays the same for ever, as a link to the runbook may stand anywhere.
+        title: a few words; in backends that have templates, the group follows.
+        compare: which side of the threshold is bad, the threshold included.
+        window: of a counter, the minutes over which what was added is summed; None for a gauge.
+        missing: minutes without any data after which it fires as well; None: missing data says nothing.
+        worst: what the message names beside the number, the worst first.
+        change: how far it went, where the number itself does not say; left out where a message cannot ask.
+        meaning, first, look: what it means; what to do first; where to look.
+        why: the reason for threshold, time and severity.
+        setting: the threshold's name in the configuration, where users choose it.
+        about: `app` for an alert about an app, `pipeline` for one about the exporter or its endpoint.
+    """
+
+    id: str
+    title: str
+    severity: Severity
+    query: Query
+    threshold: float
+    meaning: str
+    first: str
+    look: str
+    why: str
+    compare: Literal[">=", "<="] = ">="
+    times: Query | None = None
+    over: Query | None = None
+    minutes: int = 15
+    window: int | None = None
+    missing: int | None = None
+    worst: Query | None = None
+    change: Query | None = None
+    setting: str = ""
+    about: Literal["app", "pipeline"] = "app"
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What users decide.
+
+    Args:
+        services: `service.name` of the apps that are watched; empty: all.
+        environments: `deployment.environment.name`, likewise.
+        notify: whom to tell, in the backend's own words: `@slack-mobile`, `Email,team@example.com`.
+        thresholds: the id of an alert → its threshold.
+        off: ids of alerts that are not wanted.
+        runbook: the address before `#` and the alert's id.
+    """
+
+    services: tuple[str, ...] = ()
+    environments: tuple[str, ...] = ()
+    notify: tuple[str, ...] = ()
+    thresholds: dict[str, float] = field(default_factory=dict)
+    off: tuple[str, ...] = ()
+    runbook: str = ""
+
+
+def of_apple(metric: AppleMetric, companion: Companion | None = None) -> Series:
+    """One of Apple's metrics, or a companion of it."""
+    if companion is None or not companion.suffix:
+        return Series(metric.name, metric.unit)
+    unit = metric.unit if companion.unit is None else companion.unit
+    instrument: Instrument = "histogram" if companion.instrument == "histogram" else "gauge"
+    return Series(f"{metric.name}.{companion.suffix}", unit, instrument)
+
+
+def of_fixed(metric: FixedMetric) -> Series:
+    """A metric whose name does not depend on Apple's words."""
+    instruments: dict[str, Instrument] = {"gauge": "gauge", "counter": "counter", "histogram": "histogram"}
+    return Series(metric.name, metric.unit, instruments[metric.instrument])
