@@ -1,0 +1,703 @@
+"""What Datadog is to be given: its own client's models take it, and it names only what arrived there.
+
+To accept a change of the output on purpose: `UPDATE_GOLDEN=1 pytest tests/assets`, then read the difference.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datadog_api_client import Configuration
+from datadog_api_client.model_utils import (
+    ModelComposed,
+    OpenApiModel,
+    UnparsedObject,
+    validate_and_convert_types,
+)
+from datadog_api_client.v1.model.dashboard import Dashboard as ClientDashboard
+from datadog_api_client.v1.model.monitor import Monitor as ClientMonitor
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.assets import datadog
+from exporter.assets.alerts import RUNBOOK, alerts
+from exporter.assets.dashboards import dashboards
+from exporter.assets.model import Alert, Chart, Dashboard, Query, Section, Series, Wishes
+from exporter.convert.catalogue import APPLE_METRICS, ATTRIBUTES
+from exporter.errors import ConfigError, CredentialsRefused
+from tests.assets.datadog_query import MetricQuery, MonitorQuery, Term, matches, read, read_monitor, read_top
+from tests.backends.datadog import DatadogPoint, DatadogRecord, tag
+from tests.end_to_end.conftest import otelcol, over_datadog
+from tests.end_to_end.course import Course
+
+__all__ = ["otelcol", "over_datadog"]  # fixtures, asked for by their names
+
+GOLDEN = Path(__file__).parent / "golden" / "datadog"
+FILES = datadog.files(dashboards(), alerts(), Wishes())
+BOARDS = sorted(path for path in FILES if path.startswith("dashboards/") and not path.endswith(".tf.json"))
+MONITORS = sorted(path for path in FILES if path.startswith("alerts/"))
+BY_ID = {alert.id: alert for alert in alerts()}
+LONGEST_MESSAGE = 4000  # characters; as documented of events, and a notification is one
+LONGEST_WINDOW = 31 * 24 * 60  # minutes
+HOSTILE = (
+    'a"b',
+    "a} by {host",
+    "a{{value}}",
+    "$service",
+    "a,env:x",
+    "a\nb",
+    "x) OR (y",
+    "a AND b",
+    "!a",
+    "é¿☃",
+)
+
+# What Apple gives of some metrics only, and the metric of which the sandbox gives it.
+OF_SOME = {
+    **dict.fromkeys((".goal", ".goal_band", ".goal_ratio"), "appstore.hang.rate"),
+    ".breakdown": "appstore.battery.usage",
+}
+# What the course brings nothing of; that it can come is held against the code.
+RARE = {("insight", "regression"), ("reason", CredentialsRefused.reason)}
+
+
+@pytest.fixture(scope="module")
+def points(over_datadog: Course) -> dict[str, list[DatadogPoint]]:
+    """What arrived, by metric."""
+    found: dict[str, list[DatadogPoint]] = {}
+    for point in over_datadog.backends.datadog.points():
+        found.setdefault(point.name, []).append(point)
+    return found
+
+
+@pytest.fixture(scope="module")
+def records(over_datadog: Course) -> list[DatadogRecord]:
+    """The logs that arrived."""
+    return over_datadog.backends.datadog.records()
+
+
+def content(path: str) -> Any:
+    return json.loads(FILES[path])
+
+
+def widgets(board: Any) -> Iterator[Any]:
+    """The definitions of all charts of a dashboard."""
+    for group in board["widgets"]:
+        for widget in group["definition"]["widgets"]:
+            yield widget["definition"]
+
+
+def metric_queries(board: Any) -> Iterator[MetricQuery]:
+    for definition in widgets(board):
+        for request in definition.get("requests", ()):
+            for query in request.get("queries", ()):
+                yield read(query["query"])
+
+
+def rendered(wishes: Wishes, alert: str = "HangRateRegressed") -> Any:
+    return json.loads(datadog.files((), [BY_ID[alert]], wishes)[f"alerts/{alert}.json"])
+
+
+def condition(wishes: Wishes, alert: str = "HangRateRegressed") -> MonitorQuery:
+    return read_monitor(rendered(wishes, alert)["query"])
+
+
+# The form
+
+
+def test_files_are_fit_to_be_written() -> None:
+    """Paths begin with their kind and are sorted; texts are JSON with sorted keys and end with a newline."""
+    assert list(FILES) == sorted(FILES)
+    for path, text in FILES.items():
+        assert re.fullmatch(r"(dashboards|alerts)/[A-Za-z][\w.-]*\.json", path)
+        assert text == json.dumps(json.loads(text), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def test_all_is_there() -> None:
+    """Each dashboard and each alert has its file."""
+    assert {f"dashboards/{board.id}.json" for board in dashboards()} <= set(BOARDS)
+    assert {f"alerts/{alert.id}.json" for alert in alerts()} == set(MONITORS)
+
+
+def test_it_is_the_same_each_time() -> None:
+    """The same descriptions make the same files, byte for byte."""
+    assert datadog.files(dashboards(), alerts(), Wishes()) == FILES
+
+
+@pytest.mark.parametrize("path", BOARDS)
+def test_the_client_takes_each_dashboard(path: str) -> None:
+    """The official client's models know every key and every value of a dashboard."""
+    assert faults(content(path), ClientDashboard) == []
+
+
+@pytest.mark.parametrize("path", MONITORS)
+def test_the_client_takes_each_monitor(path: str) -> None:
+    """The official client's models know every key and every value of a monitor."""
+    assert faults(content(path), ClientMonitor) == []
+
+
+def test_the_client_is_asked_strictly() -> None:
+    """A key that the client does not know, or a value that it could not read, is seen wherever it stands."""
+    board = content("dashboards/release-health.json")
+    (request,) = board["widgets"][0]["definition"]["widgets"][1]["definition"]["requests"]
+    request["formulas"][0]["colour"] = "red"
+    assert faults(board, ClientDashboard) == ["colour"]
+    request["formulas"][0]["conditional_formats"][0]["palette"] = "white_on_pink"
+    assert "UnparsedObject" in faults(board, ClientDashboard)
+    monitor = content("alerts/DataStale.json")
+    monitor["options"] |= {"on_missing_data": "perhaps", "renotify": 0}
+    assert {"OnMissingDataOption", "renotify"} <= set(faults(monitor, ClientMonitor))
+
+
+def faults(data: Any, model: type[OpenApiModel]) -> list[str]:
+    """Keys that the models of the client do not know, and the models that could not be read."""
+    configuration = Configuration()  # type: ignore[no-untyped-call]
+    return list(_faults(validate_and_convert_types(data, (model,), ["body"], True, True, configuration)))  # type: ignore[no-untyped-call]
+
+
+def _faults(value: Any) -> Iterator[str]:
+    if isinstance(value, list):
+        for item in value:
+            yield from _faults(item)
+    elif isinstance(value, UnparsedObject):
+        yield type(value).__name__
+    elif isinstance(value, OpenApiModel):
+        if isinstance(value, ModelComposed):
+            for instance in value._composed_instances:
+                yield from _faults(instance)
+            return
+        if value._unparsed:
+            yield type(value).__name__
+        for key, item in value._data_store.items():
+            if key not in value.openapi_types:
+                yield key
+            yield from _faults(item)
+
+
+@pytest.mark.parametrize("path", BOARDS)
+def test_nothing_overlaps(path: str) -> None:
+    """Groups stand below one another, and their charts beside one another within twelve columns."""
+    groups = content(path)["widgets"]
+    for group in groups:
+        inner = group["definition"]["widgets"]
+        _check_places([widget["layout"] for widget in inner])
+        lowest = max(place["y"] + place["height"] for place in (widget["layout"] for widget in inner))
+        assert group["layout"]["height"] == lowest + 1
+    _check_places([group["layout"] for group in groups])
+
+
+def test_a_section_without_charts_is_a_heading() -> None:
+    """It takes the height of its heading, and what follows stands below it."""
+    empty, full = Section("Empty", ()), Section("Full", (Chart("C", "text", "Something to read."),))
+    board = Dashboard("one", "One", "One.", (), (empty, full))
+    first, second = json.loads(datadog.files([board], [], Wishes())["dashboards/one.json"])["widgets"]
+    assert (first["definition"]["widgets"], first["layout"]["height"], second["layout"]["y"]) == ([], 1, 1)
+
+
+def _check_places(places: list[dict[str, int]]) -> None:
+    taken: set[tuple[int, int]] = set()
+    for place in places:
+        assert 0 <= place["x"] < place["x"] + place["width"] <= 12
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["width"])
+            for y in range(place["y"], place["y"] + place["height"])
+        }
+        assert cells, place
+        assert not cells & taken, place
+        taken |= cells
+
+
+@pytest.mark.parametrize("path", BOARDS)
+def test_each_chart_says_what_it_shows(path: str) -> None:
+    """A chart has a title and a description, and a label on each query where there are several."""
+    for definition in widgets(content(path)):
+        if definition["type"] == "note":
+            assert len(definition["content"]) > 40
+            continue
+        assert definition["title"]
+        assert definition["description"].endswith(".")
+        for request in definition["requests"]:
+            formulas = request.get("formulas", [])
+            assert [f["formula"] for f in formulas] == [q["name"] for q in request.get("queries", [])]
+            aliases = [f.get("alias") for f in formulas]
+            assert len(aliases) < 2 or len(set(aliases) - {None}) == len(aliases)
+
+
+@pytest.mark.parametrize(
+    ("unit", "shown"),
+    [
+        ("s", {"type": "canonical_unit", "unit_name": "second"}),
+        ("By/d", {"type": "canonical_unit", "unit_name": "byte", "per_unit_name": "day"}),
+        ("s/h", {"type": "custom_unit_label", "label": "s/h"}),
+        ("{flag}", None),
+        ("1", None),
+    ],
+)
+def test_numbers_have_their_unit(unit: str, shown: object) -> None:
+    """A number bears the metric's unit where it has one that people read."""
+    query = Query(Series("appstore.some.thing", unit))
+    board = Dashboard("one", "One", "One.", (), (Section("S", (Chart("C", "number", "A.", (query,)),)),))
+    (definition,) = widgets(json.loads(datadog.files([board], [], Wishes())["dashboards/one.json"]))
+    (formula,) = definition["requests"][0]["formulas"]
+    assert formula.get("number_format") == (shown and {"unit": shown})
+
+
+def test_the_worst_colour_comes_first() -> None:
+    """Datadog takes the first colour that applies, so the conditions stand from the highest down."""
+    for path in BOARDS:
+        for definition in widgets(content(path)):
+            for request in definition.get("requests", ()):
+                for part in (request, *request.get("formulas", ())):
+                    values = [colour["value"] for colour in part.get("conditional_formats", ())]
+                    assert values == sorted(values, reverse=True)
+
+
+# What it names
+
+
+@pytest.mark.parametrize("path", BOARDS)
+def test_each_chart_shows_what_arrived(path: str, points: dict[str, list[DatadogPoint]]) -> None:
+    """Each metric, tag and value that a chart names arrived, and each query has at least one series."""
+    board = content(path)
+    keys = {f"${variable['name']}": variable["prefix"] for variable in board["template_variables"]}
+    for query in (as_arrived(each, points) for each in metric_queries(board)):
+        check_against(query, points)
+        there = tags_there(points[query.metric])
+        assert {keys[variable] for variable in query.variables} <= there.keys(), query
+        defaults = [
+            Term(((variable["prefix"], value),))
+            for variable in board["template_variables"]
+            for value in variable["defaults"]
+            if value != "*" and f"${variable['name']}" in query.variables
+        ]
+        assert usual(replace(query, terms=(*query.terms, *defaults))).selects(points[query.metric]), query
+
+
+@pytest.mark.parametrize("path", MONITORS)
+def test_each_monitor_watches_what_arrived(path: str, points: dict[str, list[DatadogPoint]]) -> None:
+    """Each metric, tag and value that a monitor or its message names arrived, and has at least one series."""
+    monitor = content(path)
+    pasted = [read_top(filled_in(text)) for text in re.findall(r"`(top\(.*?\))`", monitor["message"])]
+    for each in (*read_monitor(monitor["query"]).queries, *pasted):
+        query = as_arrived(each, points)
+        check_against(query, points)
+        assert usual(query).selects(points[query.metric]), query
+
+
+def filled_in(text: str) -> str:
+    """With what every series has in place of what the notification knows."""
+    return re.sub(r"\{\{[\w.]+\.name\}\}", "*", text)
+
+
+def as_arrived(query: MetricQuery, points: dict[str, list[DatadogPoint]]) -> MetricQuery:
+    """Of a metric of Apple's of which nobody gives a goal or a breakdown: the same of one that has it."""
+    name, _, suffix = query.metric.rpartition(".")
+    if query.metric in points or name not in {metric.name for metric in APPLE_METRICS}:
+        return query
+    return replace(query, metric=f"{OF_SOME[f'.{suffix}']}.{suffix}")
+
+
+def usual(query: MetricQuery) -> MetricQuery:
+    """Without the values that the course brings nothing of."""
+    return replace(query, terms=tuple(term for term in query.terms if not set(term.tags) & RARE))
+
+
+def check_against(query: MetricQuery, points: dict[str, list[DatadogPoint]]) -> None:
+    assert query.metric in points, f"{query.metric} never arrived"
+    there, kinds = tags_there(points[query.metric]), {point.kind for point in points[query.metric]}
+    assert set(query.by) <= there.keys(), query
+    assert kinds == {"count" if query.count else "distribution" if is_distribution(query) else "gauge"}, query
+    for key, value in (pair for term in query.terms for pair in term.tags):
+        assert key in there, f"{query}: no tag {key}"
+        assert (key, value) in RARE or any(matches(value, has) for has in there[key]), (
+            f"{query}: {key}:{value}"
+        )
+
+
+def is_distribution(query: MetricQuery) -> bool:
+    endings = (".by_device", ".disk_writes", ".hang_duration", ".launch_duration")
+    return query.metric.endswith(endings)
+
+
+def tags_there(found: list[DatadogPoint]) -> dict[str, set[str]]:
+    there: dict[str, set[str]] = {}
+    for point in found:
+        for key, _, value in (text.partition(":") for text in point.tags):
+            there.setdefault(key, set()).add(value)
+    return there
+
+
+def test_what_is_rare_can_come() -> None:
+    """The values that the course brings nothing of are words of the catalogue and of the errors."""
+    assert "`regression`" in ATTRIBUTES["insight"]
+    assert {key for key, _ in RARE} == {"insight", "reason"}
+
+
+@pytest.mark.parametrize("path", BOARDS)
+def test_logs_are_looked_for_as_they_arrived(path: str, records: list[DatadogRecord]) -> None:
+    """A search names an event that arrived, tags and attributes that it has, and so do its columns."""
+    for definition in widgets(content(path)):
+        for request in definition["requests"] if definition["type"] == "list_stream" else ():
+            name, *terms = request["query"]["query_string"].split(" ")
+            of_kind = [r for r in records if f"@otel.event_name:{r.event_name}" == name]
+            assert of_kind, name
+            assert terms == ["$service", "$environment", "@version:$version.value"]
+            assert all(
+                {"service", "env"} <= {text.partition(":")[0] for text in record.tags}
+                and "version" in record.attributes
+                for record in of_kind
+            )
+            attributes = {key for record in of_kind for key in record.attributes}
+            fields = [column["field"] for column in request["columns"]]
+            known = {"status_line", "timestamp", "content", "service", *(f"@{key}" for key in attributes)}
+            assert set(fields) <= known
+            assert len(set(fields)) == len(fields)
+
+
+# Percentiles
+
+
+def test_without_percentiles_nothing_is_empty() -> None:
+    """As Datadog comes it has no percentiles of distributions, so the dashboards ask for none, and say so."""
+    for board in dashboards():
+        for definition in widgets(content(f"dashboards/{board.id}.json")):
+            queries = [read(q["query"]) for r in definition.get("requests", ()) for q in r.get("queries", ())]
+            assert all(query.how in ("avg", "max", "min", "sum") for query in queries)
+            told = "percentiles only where they are switched on" in definition.get("description", "")
+            assert told == any(map(is_distribution, queries))
+
+
+def test_with_percentiles_only_distributions_differ() -> None:
+    """Beside a dashboard with distributions stands the same one that asks for their percentiles."""
+    variants = [path for path in BOARDS if path.endswith(".percentiles.json")]
+    assert variants
+    for path in variants:
+        plain = list(metric_queries(content(path.replace(".percentiles", ""))))
+        other = list(metric_queries(content(path)))
+        for before, after in zip(plain, other, strict=True):
+            assert replace(before, how="") == replace(after, how="")
+            assert (before.how != after.how) == (after.how in ("p50", "p90")) == is_distribution(after)
+
+
+# Monitors
+
+
+@pytest.mark.parametrize("path", MONITORS)
+def test_a_monitor_waits_and_ends_by_itself(path: str) -> None:
+    """One point never fires: the least of the minutes counts, or the sum of what came now and then. Nothing
+    is repeated, and missing data says something only where the alert is about it.
+    """
+    monitor, alert = content(path), BY_ID[Path(path).stem]
+    query, options = read_monitor(monitor["query"]), monitor["options"]
+    assert query.threshold == options["thresholds"]["critical"] == alert.threshold
+    assert query.over == ("sum" if alert.window else {">=": "min", "<=": "max"}[alert.compare])
+    assert max(alert.minutes, alert.missing or 0, alert.window or 0) == query.minutes <= LONGEST_WINDOW
+    assert all(each.count == (alert.query.metric.instrument == "counter") for each in query.queries)
+    assert query.over == "sum" or query.minutes >= 3 * 4 + 1  # three heartbeats
+    assert options["on_missing_data"] == ("show_and_notify_no_data" if alert.missing else "default")
+    assert (options["renotify_interval"], options["require_full_window"]) == (0, False)
+
+
+@pytest.mark.parametrize("path", MONITORS)
+def test_a_monitor_reckons_as_described(path: str) -> None:
+    """What is watched is the metric times, and over, the others of the alert, each joined as it says."""
+    query, alert = read_monitor(content(path)["query"]), BY_ID[Path(path).stem]
+    signed = (("*", alert.times), ("/", alert.over))
+    others = [(sign, other) for sign, other in signed if other is not None]
+    assert query.signs == tuple(sign for sign, _ in others)
+    told = [alert.query, *(other for _, other in others)]
+    assert [(q.metric, q.how) for q in query.queries] == [(t.metric.name, t.join) for t in told]
+
+
+@pytest.mark.parametrize("path", MONITORS)
+def test_a_monitor_tells_once_of_a_group(path: str) -> None:
+    """One notification for each group of the alert; more keys only tell sub-groups of it apart."""
+    monitor, alert = content(path), BY_ID[Path(path).stem]
+    (keys, *_) = [query.by for query in read_monitor(monitor["query"]).queries]
+    group = tuple(
+        {"service.name": "service", "deployment.environment.name": "env"}.get(k, k) for k in alert.query.by
+    )
+    assert tuple(monitor["options"].get("notify_by", keys)) == group
+    assert set(group) <= set(keys)
+    assert alert.about == "pipeline" or {"service", "env", "platform", "version"} <= set(group)
+    assert alert.missing is None or keys == group  # else what is no longer polled would be missed
+
+
+@pytest.mark.parametrize("path", MONITORS)
+def test_a_message_says_what_to_do(path: str) -> None:
+    """It has the numbers, the meaning, what to do, where to look, and its chapter of the runbook; its blocks
+    are closed; it names no tag that its notification does not know; and it is not cut.
+    """
+    monitor, alert = content(path), BY_ID[Path(path).stem]
+    message, name = monitor["message"], monitor["name"]
+    for text in ("{{value}}", "{{threshold}}", alert.title, alert.meaning, alert.first, alert.look):
+        assert text in message
+    assert f"{RUNBOOK}#{alert.id.lower()}\n" in message
+    opened = re.findall(r"\{\{[#^](\w+)\}\}", message)
+    assert sorted(opened) == sorted(re.findall(r"\{\{/(\w+)\}\}", message))
+    assert ("is_no_data" in opened) == (alert.missing is not None)
+    known = set(monitor["options"].get("notify_by", read_monitor(monitor["query"]).queries[0].by))
+    assert set(re.findall(r"\{\{([\w.]+)\.name\}\}", message + name)) == known
+    assert not re.search(r"\{\{\{|\}\}\}", message + name)
+    assert len(message) <= LONGEST_MESSAGE
+
+
+def test_severities_are_priorities() -> None:
+    """P1 is critical, P3 a warning, P5 information."""
+    assert {(alert.severity, content(f"alerts/{alert.id}.json")["priority"]) for alert in alerts()} == {
+        ("critical", 1),
+        ("warning", 3),
+        ("info", 5),
+    }
+
+
+BEAT = 4
+Beats = list[tuple[int, float]]  # minute, value
+
+
+def beats(*values: float, start: int = 0) -> Beats:
+    """A value at each heartbeat."""
+    return [(start + BEAT * place, value) for place, value in enumerate(values)]
+
+
+def states(query: MonitorQuery, series: Beats, end: int) -> list[bool]:
+    """Whether it fires, each minute: of one group, by Datadog's documented rules. Without data in the window
+    it stays as it was; a new group is looked at after the delay.
+    """
+    firing, result = False, []
+    for now in range(series[0][0] + query.minutes, end):
+        values = [value for minute, value in series if now - query.minutes < minute <= now]
+        if values:
+            least = {"min": min, "max": max}[query.over](values)
+            firing = least >= query.threshold if query.compare == ">=" else least <= query.threshold
+        result.append(firing)
+    return result
+
+
+def changes(found: list[bool]) -> int:
+    return sum(before != after for before, after in pairwise([False, *found]))
+
+
+@pytest.mark.parametrize(
+    ("series", "times"),
+    [
+        (beats(*[0.0] * 30, *[1.0] * 60, *[0.0] * 30), 2),
+        (beats(*[0.0] * 90), 0),
+        (beats(*[0.0] * 30, 1.0, *[0.0] * 60), 0),
+        (beats(*[0.0] * 30, *[1.0] * 20) + beats(*[1.0] * 20, start=50 * BEAT + 3), 1),
+        (beats(*[0.0] * 30, *[1.0] * 20) + beats(*[1.0] * 20, start=50 * BEAT + 45), 1),
+        (beats(*[1.0] * 30, *[0.0] * 30), 2),
+    ],
+    ids=[
+        "fires and ends",
+        "healthy",
+        "one point",
+        "a late heartbeat",
+        "a restart that takes long",
+        "known bad",
+    ],
+)
+def test_a_regression_is_told_once(series: Beats, times: int) -> None:
+    """It fires once and ends by data; a late heartbeat, a gap or a single point changes nothing."""
+    query = condition(Wishes())
+    assert changes(states(query, series, series[-1][0] + 1)) == times
+
+
+# Wishes
+
+
+def test_chosen_apps_are_watched_and_shown() -> None:
+    """Services and environments are in the filter of each alert about an app, and chosen in the dashboards;
+    the exporter itself is watched whatever they are.
+    """
+    wishes = Wishes(services=("com.example.Harbour", "Tide Pool"), environments=("production",))
+    found = datadog.files(dashboards(), alerts(), wishes)
+    services = Term((("service", "com.example.harbour"), ("service", "tide_pool")))
+    for alert in alerts():
+        query = read_monitor(json.loads(found[f"alerts/{alert.id}.json"])["query"])
+        for each in query.queries:
+            wanted = (services, Term((("env", "production"),))) if alert.about == "app" else ()
+            assert each.terms[: len(wanted)] == wanted
+            assert bool(wanted) or not {"service", "env"} & {key for t in each.terms for key, _ in t.tags}
+    variables = json.loads(found["dashboards/release-health.json"])["template_variables"]
+    chosen = {
+        variable["name"]: (variable["defaults"], variable["available_values"]) for variable in variables
+    }
+    assert chosen["service"] == (["com.example.harbour", "tide_pool"],) * 2
+    assert chosen["environment"] == (["production"],) * 2
+    assert chosen["device"] == (["all_iphones"], [])
+
+
+def test_a_filter_in_words_says_the_same() -> None:
+    """With several services the filter is written with AND and NOT, and otherwise has the same parts."""
+    plain, several = condition(Wishes()).queries[0], condition(Wishes(services=("a", "b"))).queries[0]
+    assert several.terms[1:] == plain.terms
+    assert any(term.negated for term in plain.terms)
+
+
+@given(st.text(min_size=1))
+def test_any_service_is_one_part_of_the_filter(name: str) -> None:
+    """A name becomes the tag that Datadog makes of it, or is refused; the query is otherwise the same."""
+    plain = condition(Wishes())
+    try:
+        found = condition(Wishes(services=(name,)))
+    except ConfigError:
+        assert "*" in name or tag("service", name) in ("service:", "service")
+        return
+    assert tuple(f"{key}:{value}" for key, value in found.queries[0].terms[0].tags) == (tag("service", name),)
+    assert replace(found, queries=()) == replace(plain, queries=())
+    assert replace(found.queries[0], terms=found.queries[0].terms[1:]) == plain.queries[0]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_change_no_query(name: str) -> None:
+    """Quotes, braces, newlines, variables, commas and operators in a name stay a name, in every file."""
+    wishes = Wishes(services=(name, "b"), environments=(name,))
+    found = datadog.files(dashboards(), alerts(), wishes)
+    for path, text in found.items():
+        if path in BOARDS:
+            before, after = (list(metric_queries(json.loads(each[path]))) for each in (FILES, found))
+            assert before == after
+            chosen = json.loads(text)["template_variables"][0]["defaults"]
+            assert all(re.fullmatch(r"[\w:./-]+|\*", value) for value in chosen)
+        elif path in MONITORS:
+            before_, after_ = read_monitor(content(path)["query"]), read_monitor(json.loads(text)["query"])
+            assert [replace(q, terms=()) for q in before_.queries] == [
+                replace(q, terms=()) for q in after_.queries
+            ]
+            assert content(path)["message"] == json.loads(text)["message"]
+
+
+@pytest.mark.parametrize(
+    ("wishes", "says"),
+    [
+        (Wishes(services=("",)), "'' names no service"),
+        (Wishes(services=("com.example.*",)), "Write the whole name"),
+        (Wishes(environments=("☃",)), "'☃' names no env"),
+        (Wishes(notify=("slack-mobile",)), "'slack-mobile' is nobody"),
+        (Wishes(notify=("@a}} {{#is_alert}}",)), "is nobody whom Datadog could notify"),
+        (Wishes(notify=("@a @b",)), "is nobody"),
+        (Wishes(notify=("@a\n",)), "is nobody"),
+        (Wishes(notify=("",)), "is nobody"),
+        (Wishes(thresholds={"HangRateRegressed": math.nan}), "the threshold of HangRateRegressed is nan"),
+        (Wishes(thresholds={"HangRateRegressed": math.inf}), "unless set it is 1."),
+        (Wishes(runbook="javascript:alert(1)"), "is no address"),
+        (Wishes(runbook="https://example.com/@everybody"), "is no address"),
+        (Wishes(runbook="https://example.com/ {{value}}"), "is no address"),
+    ],
+)
+def test_what_cannot_be_said_is_refused(wishes: Wishes, says: str) -> None:
+    """A wish that Datadog's language cannot say is an error that names it and says what to write instead."""
+    with pytest.raises(ConfigError) as refused:
+        rendered(wishes)
+    assert says in str(refused.value)
+    assert refused.value.remedy
+
+
+def test_who_is_told() -> None:
+    """Handles stand at the end, outside of the blocks, so that they hear of the end as well."""
+    handles = ("@slack-mobile-team", "@team@example.com", "@pagerduty-Mobile")
+    message = rendered(Wishes(notify=handles))["message"]
+    assert message.endswith("{{/is_recovery}}\n\n@slack-mobile-team @team@example.com @pagerduty-Mobile")
+    assert "@" not in rendered(Wishes())["message"]
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(2, "2"), (0.25, "0.25"), (1e-07, "0.0000001"), (1e16, "1" + "0" * 16), (-1.5, "-1.5")],
+)
+def test_a_threshold_can_be_chosen(value: float, written: str) -> None:
+    """It stands in the query in plain digits, and is the same in the options."""
+    monitor = rendered(Wishes(thresholds={"NewHeavyProblem": value}), "NewHeavyProblem")
+    assert monitor["query"].endswith(f" >= {written}")
+    assert monitor["options"]["thresholds"] == {"critical": value}
+
+
+def test_what_is_off_is_not_there() -> None:
+    """An alert that is not wanted has neither a file nor a resource; the others are as before."""
+    found = datadog.files(dashboards(), alerts(), Wishes(off=("DataStale",)))
+    assert FILES.keys() - found.keys() == {"alerts/DataStale.json"}
+    assert "DataStale" not in found["dashboards/main.tf.json"]
+
+
+def test_a_runbook_of_ones_own() -> None:
+    """Each message links to its chapter there."""
+    message = rendered(Wishes(runbook="https://wiki.example.com/mobile?page=alerts"))["message"]
+    assert "https://wiki.example.com/mobile?page=alerts#hangrateregressed\n" in message
+
+
+@pytest.mark.parametrize(
+    ("minutes", "window"), [(15, "15m"), (60, "1h"), (780, "13h"), (1440, "1d"), (90, "90m")]
+)
+def test_windows_are_in_the_largest_unit(minutes: int, window: str) -> None:
+    """Minutes are written as Datadog's own pages write them."""
+    alert: Alert = replace(BY_ID["HangRateRegressed"], minutes=minutes)
+    monitor = json.loads(datadog.files((), [alert], Wishes())["alerts/HangRateRegressed.json"])
+    assert monitor["query"].startswith(f"min(last_{window}):")
+
+
+# Terraform
+
+
+def test_the_module_has_each_file_once() -> None:
+    """Each dashboard and monitor is a resource that reads its own file, where `assets` puts it."""
+    module = content("dashboards/main.tf.json")
+    places: list[str] = []
+    for kind, argument, folder in (
+        ("datadog_dashboard_json", "dashboard", "dashboards/datadog"),
+        ("datadog_monitor_json", "monitor", "alerts/datadog"),
+    ):
+        for name, resource in module["resource"][kind].items():
+            assert re.fullmatch(r"[A-Za-z]\w*", name)
+            assert resource.keys() == {argument}
+            found = re.fullmatch(r'\$\{file\("\$\{path\.module\}/(.+)\.json"\)\}', resource[argument])
+            assert found, resource
+            for file in sorted({found[1].replace(CHOSEN, ""), found[1].replace(CHOSEN, ".percentiles")}):
+                place = os.path.normpath(f"dashboards/datadog/{file}.json")
+                assert place.startswith(f"{folder}/")
+                places.append(place.replace("/datadog/", "/"))
+    assert sorted(places) == sorted([*BOARDS, *MONITORS])
+
+
+CHOSEN = '${var.percentiles ? ".percentiles" : ""}'
+
+
+def test_percentiles_are_off_unless_asked_for() -> None:
+    """They cost money: a variable that is false switches them on, for the distributions that are shown."""
+    module = content("dashboards/main.tf.json")
+    assert module["variable"]["percentiles"]["default"] is False
+    resource = module["resource"]["datadog_metric_tag_configuration"]["percentiles"]
+    assert resource["for_each"] == "${toset(var.percentiles ? local.distributions : [])}"
+    shown = {q.metric for path in BOARDS for q in metric_queries(content(path)) if is_distribution(q)}
+    assert module["locals"]["distributions"] == sorted(shown)
+
+
+def test_percentiles_cost_no_tag(points: dict[str, list[DatadogPoint]]) -> None:
+    """The list of tags is one of those that stay: each that a distribution arrived with is in it."""
+    module = content("dashboards/main.tf.json")
+    allowed = set(module["resource"]["datadog_metric_tag_configuration"]["percentiles"]["tags"])
+    for name in module["locals"]["distributions"]:
+        assert tags_there(points[name]).keys() <= allowed, name
+
+
+# Golden files
+
+
+@pytest.mark.parametrize("path", ["dashboards/diagnostics.json", "alerts/HangRateRegressed.json"])
+def test_the_output_is_as_it_was(path: str) -> None:
+    """A dashboard and a monitor are, whole, what stands in the golden files."""
+    golden = GOLDEN / Path(path).name
+    if os.environ.get("UPDATE_GOLDEN"):
+        assert not os.environ.get("CI"), "golden files are not updated where nobody reads the difference"
+        golden.write_text(FILES[path], encoding="utf-8")
+    assert FILES[path] == golden.read_text(encoding="utf-8")
