@@ -1,0 +1,181 @@
+"""Queries and alerts in SignalFlow, the language of Splunk Observability. Pure.
+
+Metrics, dimensions and values are spelled as they leave the exporter: Splunk keeps dots and capitals
+(docs/backends.md). Only histograms are kept in other units, see `kept_times`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import chain
+
+from exporter.assets.model import Alert, Query, Series
+from exporter.errors import ConfigError
+
+LONGEST = 50_000  # characters of a program, by the provider's schema
+RESOLVE_AFTER = "3d"  # a series that ended says no more: longer than a weekend without the exporter
+_BRIDGED = 3  # heartbeats; what is older than that is not the present state
+_MISSING_BY = "account"  # a stopped exporter is one alert an account, not one an app
+_IMPORT = "from signalfx.detectors.not_reporting import not_reporting"
+
+Filters = Sequence[tuple[str, Sequence[str]]]
+"""Dimensions, each with the values of which it has to have one. A lone `*` is any."""
+
+
+def stream(query: Query, filters: Filters = ()) -> str:
+    """The expression of a query: one time series for each group, in the unit of the metric.
+
+    Args:
+        filters: what has to hold beside the query's own `where`.
+
+    Raises:
+        ConfigError: a value cannot be written so that it means itself.
+    """
+    conditions = [is_one_of(key, values) for key, values in filters]
+    conditions += [_where(key, value) for key, value in query.where]
+    grouped = f"by=[{', '.join(map(literal, query.by))}]" if query.by else ""
+    if query.metric.instrument == "histogram":
+        return _distribution(query, conditions, grouped)
+    return f"{_data(query.metric, conditions)}.{_JOINS[query.join]}({grouped})"
+
+
+def is_one_of(key: str, values: Sequence[str]) -> str:
+    """A filter on a dimension."""
+    return f"filter({', '.join(map(literal, (key, *values)))})"
+
+
+def literal(text: str) -> str:
+    """A string of SignalFlow that means this text and nothing else.
+
+    Raises:
+        ConfigError: it is empty, or has a character that quotes, escapes or matches others.
+    """
+    if not text or not text.isprintable() or any(mark in text for mark in '"\\`') or "*" in text[:-1]:
+        raise ConfigError(
+            f"{text[:80]!r} cannot be part of a query for Splunk",
+            remedy='Leave out what is empty, and names with one of " \\ ` * or a control character.',
+            where="alerts",
+        )
+    return f'"{text}"' if "'" in text else f"'{text}'"
+
+
+def kept_times(unit: str) -> int:
+    """By how much the overlay `config/collector/signalfx.yaml` multiplies a histogram of this unit."""
+    if unit == "By" or unit.startswith("By/"):
+        return 1
+    return 1_000_000 if unit == "{termination}/d" else 1_000
+
+
+def detector(alert: Alert, threshold: float, filters: Filters) -> str:
+    """The program of an alert. It publishes the alert's id, and `missing_label` where it has `missing`.
+
+    Its condition is on `A` alone, so that a message can say `{{inputs.A.value}}`.
+
+    Raises:
+        ConfigError: as of `stream`; or the threshold is no number.
+    """
+    lines = [*_condition(alert, filters), f"{_detect(alert, number(threshold))}.publish({literal(alert.id)})"]
+    if alert.missing is not None:
+        lines = [_IMPORT, *lines, _not_reporting(alert, alert.missing, filters)]
+    return "\n".join(lines)
+
+
+def missing_label(alert: Alert) -> str:
+    """The label of what an alert detects when nothing is heard."""
+    return f"{alert.id} missing"
+
+
+def missing_by(alert: Alert) -> tuple[str, ...]:
+    """The dimensions that such an alert has."""
+    return tuple(key for key in alert.query.by if key == _MISSING_BY)
+
+
+def number(value: float) -> str:
+    """A number as SignalFlow writes it. Raises ConfigError for what is none."""
+    if isinstance(value, bool) or not math.isfinite(value):
+        raise ConfigError(
+            f"{value} is no threshold", remedy="Write a number, such as 0.1.", where="alerts.thresholds"
+        )
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
+
+
+def duration(minutes: int) -> str:
+    """`13h`, `15m`."""
+    return f"{minutes // 60}h" if minutes % 60 == 0 else f"{minutes}m"
+
+
+def bounded(program: str) -> str:
+    """The program. Raises ConfigError for one that is longer than Splunk takes."""
+    if len(program) > LONGEST:
+        raise ConfigError(
+            f"a program for Splunk would have {len(program)} characters; it takes {LONGEST}",
+            remedy="Name fewer services or environments; none at all means all.",
+            where="alerts",
+        )
+    return program
+
+
+def _where(key: str, value: str) -> str:
+    if value.startswith("!"):
+        return f"not {is_one_of(key, (value[1:],))}"
+    return is_one_of(key, (value,))
+
+
+def _filtered(conditions: Iterable[str]) -> str:
+    every = " and ".join(conditions)
+    return f", filter={every}" if every else ""
+
+
+def _data(metric: Series, conditions: Iterable[str]) -> str:
+    how = (
+        "rollup='sum', extrapolation='zero'"
+        if metric.instrument == "counter"
+        else f"rollup='latest', extrapolation='last_value', maxExtrapolations={_BRIDGED}"
+    )
+    return f"data({literal(metric.name)}{_filtered(conditions)}, {how})"
+
+
+def _distribution(query: Query, conditions: Iterable[str], grouped: str) -> str:
+    arguments = ", ".join(part for part in (f"pct={query.percentile}", grouped) if part)
+    source = f"histogram({literal(query.metric.name)}{_filtered(conditions)}).percentile({arguments})"
+    times = kept_times(query.metric.unit)
+    return source if times == 1 else f"{source}.scale({f'{1 / times:.6f}'.rstrip('0')})"
+
+
+def _condition(alert: Alert, filters: Filters) -> list[str]:
+    own = stream(alert.query, filters)
+    if alert.window is not None:
+        own += f".sum(over='{duration(alert.window)}')"
+    if alert.times is None and alert.over is None:
+        return [f"A = {own}.publish(label='A')"]
+    lines, expression = [f"B = {own}"], "B"
+    for name, sign, other in (("C", "*", alert.times), ("D", "/", alert.over)):
+        if other is not None:
+            lines.append(f"{name} = {stream(other, filters)}")
+            expression += f" {sign} {name}"
+    return [*lines, f"A = ({expression}).publish(label='A')"]
+
+
+def _detect(alert: Alert, threshold: str) -> str:
+    lasting = f", lasting='{duration(alert.minutes)}'" if alert.minutes else ""
+    parts = [f"when(A {alert.compare} threshold({threshold}){lasting})"]
+    if lasting:
+        parts.append(f"off=when(A {_OPPOSITE[alert.compare]} threshold({threshold}){lasting})")
+    return f"detect({', '.join((*parts, f'auto_resolve_after={RESOLVE_AFTER!r}'))})"
+
+
+def _not_reporting(alert: Alert, minutes: int, filters: Filters) -> str:
+    # Extrapolation would hide that nothing comes.
+    conditions = chain((is_one_of(*one) for one in filters), (_where(*one) for one in alert.query.where))
+    source = f"data({literal(alert.query.metric.name)}{_filtered(conditions)}, rollup='latest')"
+    by = f"[{', '.join(map(literal, missing_by(alert)))}]" if missing_by(alert) else "None"
+    return (
+        f"not_reporting.detector(stream={source}, resource_identifier={by}, "
+        f"duration='{duration(minutes)}', auto_resolve_after='{RESOLVE_AFTER}')"
+        f".publish({literal(missing_label(alert))})"
+    )
+
+
+_JOINS = {"max": "max", "min": "min", "sum": "sum", "avg": "mean"}
+_OPPOSITE = {">=": "<", "<=": ">"}

@@ -1,0 +1,699 @@
+"""What is written for Splunk Observability, held against the provider's schema and what arrives there.
+
+To accept a change of the golden files on purpose: `UPDATE_GOLDEN=1 pytest tests/assets`, then read the
+difference.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from exporter.assets import splunk
+from exporter.assets.alerts import alerts
+from exporter.assets.dashboards import dashboards
+from exporter.assets.model import Alert, Chart, Dashboard, Filter, Query, Section, Series, Wishes
+from exporter.assets.splunk.signalflow import kept_times, stream
+from exporter.convert.catalogue import APPLE_METRICS
+from exporter.errors import ConfigError, CredentialsRefused
+from tests.assets import signalflow, terraform
+from tests.assets.signalflow import NotSignalFlowError, Program, Source
+from tests.backends.splunk import SplunkPoint
+from tests.end_to_end.at_splunk import AS_INTEGERS
+from tests.end_to_end.conftest import otelcol, over_splunk
+from tests.end_to_end.course import Arrived, Course, at_splunk
+
+__all__ = ["otelcol", "over_splunk"]  # fixtures, asked for by their names
+
+GOLDEN = Path(__file__).parent / "golden" / "splunk"
+RUNBOOK = "https://example.com/runbook"
+DEFAULT = Wishes(runbook=RUNBOOK)
+HOSTILE = 'O\'Brien, "{{dimensions.version}}" ${path.module} %{if}'
+WISHED = Wishes(
+    services=("com.example.harbour", "it's {{a}}, ${b} %{c}"),
+    environments=("production",),
+    notify=("Email,team@example.com", "Slack,credential,mobile-${releases}"),
+    thresholds={"NewHeavyProblem": 0.25, "DataStale": 90_000},
+    off=("PollsFailing",),
+    runbook=RUNBOOK,
+)
+OF_SOME = {  # what Apple gives of some metrics only, and one of which the sandbox gives it
+    **dict.fromkeys(("goal", "goal_band", "goal_ratio"), "appstore.hang.rate"),
+    "breakdown": "appstore.battery.usage",
+}
+RARE = {("insight", "regression"), ("reason", CredentialsRefused.reason)}  # that the course brings nothing of
+BARE = Alert(
+    id="Bare",
+    title="A value is high",
+    severity="warning",
+    query=Query(Series("appstore.x", "1"), ("account",)),
+    threshold=1,
+    meaning="It is high.",
+    first="Look.",
+    look="There.",
+    why="It should be low.",
+)
+MUSTACHE = re.compile(r"\{\{.*?\}\}+")
+_DIMENSION = re.compile(r"\{\{dimensions\.(?:\[([\w.]+)\]|(\w+))\}\}")
+
+
+class Asset(NamedTuple):
+    """A resource of Terraform's, and the file it is in."""
+
+    path: str
+    kind: str
+    name: str
+    arguments: Mapping[str, Any]
+
+
+def rendered(wishes: Wishes = DEFAULT) -> dict[str, Any]:
+    """All files, read as JSON."""
+    return {path: json.loads(text) for path, text in splunk.files(dashboards(), alerts(), wishes).items()}
+
+
+def assets(wishes: Wishes = DEFAULT) -> list[Asset]:
+    """All resources."""
+    return [
+        Asset(path, *found)
+        for path, content in rendered(wishes).items()
+        for found in terraform.resources(content)
+    ]
+
+
+def programs(wishes: Wishes = DEFAULT) -> Iterator[tuple[Asset, Program]]:
+    """All programs, read; Terraform's doubling undone."""
+    for asset in assets(wishes):
+        if "program_text" in asset.arguments:
+            yield asset, signalflow.parse(plain(asset.arguments["program_text"]))
+
+
+def plain(text: str) -> str:
+    """What the provider gets of a text, which has no expressions."""
+    assert not list(terraform.references(text)), text
+    return text.replace("$${", "${").replace("%%{", "%{")
+
+
+def rules(wishes: Wishes = DEFAULT) -> Iterator[tuple[Alert, Asset, Mapping[str, Any]]]:
+    """All rules of detectors, with the alert that they are of."""
+    known = {alert.id: alert for alert in alerts()}
+    for asset in assets(wishes):
+        if asset.kind == "signalfx_detector":
+            for rule in asset.arguments["rule"]:
+                yield known[Path(asset.path).name.removesuffix(".tf.json")], asset, rule
+
+
+def only(wishes: Wishes, alert: Alert) -> Mapping[str, Any]:
+    """The detector of one alert."""
+    text = splunk.files((), (alert,), wishes)[f"alerts/{alert.id}.tf.json"]
+    (found,) = terraform.resources(json.loads(text))
+    return found[2]
+
+
+def alert_of(alert_id: str) -> Alert:
+    """An alert, by its id."""
+    return next(alert for alert in alerts() if alert.id == alert_id)
+
+
+# Terraform
+
+
+@pytest.mark.parametrize("wishes", [DEFAULT, WISHED], ids=["default", "wished"])
+def test_the_provider_takes_every_resource(wishes: Wishes) -> None:
+    """No argument is unknown, missing, of a wrong type or not allowed by the provider's schema."""
+    found = assets(wishes)
+    assert [fault for asset in found for fault in terraform.faults(*asset[1:])] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"colour": "red"}, "unknown colour"),
+        ({"max_delay": 901}, "not allowed"),
+        ({"max_delay": "60"}, "is no int"),
+        ({"name": None}, "is no string"),
+        ({"rule": [{"severity": "Grave", "detect_label": "a"}]}, "not allowed"),
+        ({"rule": [{"severity": "Info"}]}, "no detect_label"),
+        ({"viz_options": [{"label": "A", "value_unit": "Percent"}]}, "not allowed"),
+        ({"tags": "mobile"}, "no list"),
+        ({"program_text": ""}, "not allowed"),
+    ],
+)
+def test_the_schema_refuses(change: dict[str, Any], fault: str) -> None:
+    """What the provider refuses, the schema of the tests refuses."""
+    good = dict(only(DEFAULT, alert_of("DataStale")))
+    (found,) = terraform.faults("signalfx_detector", "data_stale", {**good, **change})
+    assert fault in found
+
+
+def test_each_folder_is_a_module() -> None:
+    """The files of a folder name their provider once, and refer to nothing that is not in the folder."""
+    files = rendered(WISHED)
+    for folder in ("dashboards", "alerts"):
+        inside = {path: content for path, content in files.items() if path.startswith(f"{folder}/")}
+        assert [path for path, content in inside.items() if "terraform" in content] == [
+            f"{folder}/versions.tf.json"
+        ]
+        found = [resource for content in inside.values() for resource in terraform.resources(content)]
+        defined = [f"{kind}.{name}.id" for kind, name, _ in found]
+        assert len(set(defined)) == len(defined)
+        assert {one for *_, arguments in found for one in terraform.references(arguments)} <= set(defined)
+
+
+def test_every_chart_and_alert_is_there() -> None:
+    """Each chart of each dashboard is a resource that the dashboard shows, and each alert a detector."""
+    shown = [place["chart_id"] for _, places in boards(DEFAULT) for place in places]
+    made = [f"${{{kind}.{name}.id}}" for _, kind, name, _ in assets() if kind.endswith("_chart")]
+    assert sorted(shown) == sorted(made)
+    assert len(made) == sum(len(section.charts) for board in dashboards() for section in board.sections)
+    assert {alert.id for alert, *_ in rules()} == {alert.id for alert in alerts()}
+
+
+def boards(wishes: Wishes) -> Iterator[tuple[Asset, list[Mapping[str, Any]]]]:
+    """The dashboards and where their charts stand."""
+    for asset in assets(wishes):
+        if asset.kind == "signalfx_dashboard":
+            yield asset, asset.arguments["chart"]
+
+
+def test_charts_stand_beside_each_other() -> None:
+    """No chart reaches beyond the twelve columns or lies over another, and no row is left empty."""
+    for _, places in boards(DEFAULT):
+        cells = [{(row, column) for row in rows(place) for column in columns(place)} for place in places]
+        assert all(max(columns(place)) <= 11 for place in places)
+        assert not any(one & other for one, other in combinations(cells, 2))
+        used = {row for place in places for row in rows(place)}
+        assert used == set(range(len(used)))
+
+
+def rows(place: Mapping[str, int]) -> range:
+    """The rows that a chart covers."""
+    return range(place["row"], place["row"] + place["height"])
+
+
+def columns(place: Mapping[str, int]) -> range:
+    """The columns that a chart covers."""
+    return range(place["column"], place["column"] + place["width"])
+
+
+def test_all_is_the_same_each_time() -> None:
+    """The same input makes the same text, sorted, whatever the order of the alerts."""
+    files = splunk.files(dashboards(), alerts(), DEFAULT)
+    assert list(files) == sorted(files)
+    assert files == splunk.files(dashboards(), reversed(alerts()), DEFAULT)
+    for text in files.values():
+        assert text == json.dumps(json.loads(text), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+# SignalFlow against what arrives
+
+
+@pytest.fixture(scope="module")
+def points(over_splunk: Course) -> list[SplunkPoint]:
+    """What arrived at Splunk Observability."""
+    return over_splunk.backends.splunk.points()
+
+
+@pytest.fixture(scope="module")
+def there(over_splunk: Course) -> Arrived:
+    """The same, as names and values."""
+    return at_splunk(over_splunk)
+
+
+def test_every_program_names_what_arrives(there: Arrived) -> None:
+    """Each metric, dimension and value that a program names is one that arrived in Splunk Observability."""
+    wrong = [
+        f"{asset.path} {asset.name}: {fault}"
+        for asset, program in every_program()
+        for source in map(as_arrived, program.sources)
+        for fault in unheard_of(source, there)
+    ]
+    assert wrong == []
+
+
+def unheard_of(source: Source, there: Arrived) -> Iterator[str]:
+    """What of a source did not arrive."""
+    if source.metric not in there.metrics:
+        yield f"no metric {source.metric}"
+        return
+    dimensions = there.metrics[source.metric]
+    yield from (f"{source.metric} has no {key}" for key in source.by if key not in dimensions)
+    for term in source.terms:
+        values = dimensions.get(term.key, frozenset())
+        for wanted in term.values:
+            # Not p50 is also true of a metric that has no percentile.
+            found = any(signalflow.matches(wanted, value) for value in values)
+            if not found and (term.key, wanted) not in RARE and not (term.negated and not values):
+                yield f"{source.metric} has no {term.key} {wanted}"
+
+
+@pytest.mark.parametrize(
+    ("program", "fault"),
+    [
+        ("data('appstore.launch.tim', rollup='latest').max()", "no metric"),
+        ("data('appstore.launch.time', rollup='latest').max(by=['versions'])", "no versions"),
+        ("data('appstore.launch.time', filter=filter('device', 'all_phones')).max()", "no device all_phones"),
+        ("data('appstore.launch.time', filter=not filter('percentile', 'p5')).max()", "no percentile p5"),
+        ("data('appstore.launch.time', filter=filter('os', '*')).max()", "no os *"),
+    ],
+)
+def test_what_does_not_arrive_is_noticed(program: str, fault: str, there: Arrived) -> None:
+    """A metric, dimension or value with a slip in it is told."""
+    (source,) = signalflow.parse(f"{program}.publish(label='A')").sources
+    (found,) = unheard_of(source, there)
+    assert fault in found
+
+
+def test_every_program_finds_a_series(points: list[SplunkPoint]) -> None:
+    """Each `data` finds a gauge or counter, each `histogram` a histogram, with all that it groups by."""
+    by_metric: dict[str, list[SplunkPoint]] = {}
+    for point in points:
+        by_metric.setdefault(point.name, []).append(point)
+    empty = [
+        f"{asset.path} {asset.name}: {source}"
+        for asset, program in every_program()
+        for source in map(usual, map(as_arrived, program.sources))
+        if not any(finds(source, point) for point in by_metric.get(source.metric, []))
+    ]
+    assert empty == []
+
+
+def as_arrived(source: Source) -> Source:
+    """Of a metric of Apple's of which the sandbox gives no goal or breakdown: the same of one that has it."""
+    of, _, companion = source.metric.rpartition(".")
+    if companion in OF_SOME and of in {metric.name for metric in APPLE_METRICS}:
+        return replace(source, metric=f"{OF_SOME[companion]}.{companion}")
+    return source
+
+
+def usual(source: Source) -> Source:
+    """Without the values that the course brings nothing of."""
+    terms = (term for term in source.terms if not RARE & {(term.key, value) for value in term.values})
+    return replace(source, terms=tuple(terms))
+
+
+def finds(source: Source, point: SplunkPoint) -> bool:
+    """Whether a point is one of a source's."""
+    kinds = ("histogram",) if source.kind == "histogram" else ("gauge", "counter")
+    return (
+        point.kind in kinds
+        and (point.kind == "counter") == (source.rollup == "sum")
+        and set(source.by) <= point.dimensions.keys()
+        and all(term.holds(point.dimensions) for term in source.terms)
+    )
+
+
+def every_program() -> Iterator[tuple[Asset, Program]]:
+    """All programs, and those that messages tell people to paste, for any group."""
+    yield from programs()
+    for _, asset, rule in rules():
+        lines = rule["parameterized_body"].splitlines()
+        asked = "\n".join(line for line in lines if line.startswith("data("))
+        yield asset, signalflow.parse(plain(_DIMENSION.sub("*", asked)))
+
+
+def test_every_search_names_what_arrives(there: Arrived) -> None:
+    """Each event and each field that a search for the Splunk platform names is one that arrived there."""
+    texts = [asset.arguments["markdown"] for asset in assets(WISHED) if "markdown" in asset.arguments]
+    searches = [line for text in texts for line in text.splitlines() if line.startswith("sourcetype=")]
+    assert len(searches) == 2
+    for search in searches:
+        found = re.fullmatch(
+            r'sourcetype="appstore:event" otel\.log\.name::"([\w.]+)" (.*) \| table _time, (.*), _raw', search
+        )
+        assert found, search
+        name, terms, listed = found.groups()
+        fields = {*re.findall(r"([\w.]+)::", terms), *listed.split(", ")}
+        assert fields <= there.logs[name]
+
+
+def test_histograms_are_scaled_back() -> None:
+    """A distribution is shown in the unit of its gauge, whatever the Collector's overlay multiplied it by."""
+    assert {unit: kept_times(unit) for unit in AS_INTEGERS} == {
+        unit: factor for unit, (_, factor) in AS_INTEGERS.items()
+    }
+    expected = {"s": ".scale(0.001)", "{termination}/d": ".scale(0.000001)", "By": "", "?": ".scale(0.001)"}
+    for unit, scale in expected.items():
+        query = Query(Series("appstore.x", unit, "histogram"), ("version",), percentile=90)
+        assert stream(query) == f"histogram('appstore.x').percentile(pct=90, by=['version']){scale}"
+
+
+# Charts
+
+
+def test_every_plot_has_a_name_and_a_unit() -> None:
+    """The streams that a chart's program publishes are those that it says how to show."""
+    for asset, program in programs():
+        if asset.kind != "signalfx_detector":
+            assert list(program.streams) == [one["label"] for one in asset.arguments["viz_options"]]
+            assert program.detections == ()
+
+
+def test_a_variable_reaches_the_charts_it_is_for() -> None:
+    """A dashboard's variable replaces filters only, and a chart filters by it unless it is left out."""
+    for board in dashboards():
+        found = {asset.name: asset for asset in assets() if asset.path == f"dashboards/{board.id}.tf.json"}
+        (page,) = (asset for asset in found.values() if asset.kind == "signalfx_dashboard")
+        assert [(one["property"], one["replace_only"]) for one in page.arguments["variable"]] == [
+            (one.attribute, True) for one in board.filters
+        ]
+        charts = [chart for section in board.sections for chart in section.charts]
+        texts = [asset.arguments for asset in found.values() if asset.kind != "signalfx_dashboard"]
+        for chart, arguments in zip(charts, texts_in_order(page, found), strict=True):
+            assert len(texts) == len(charts)
+            if chart.queries:
+                by = {one.attribute for one in board.filters} - set(chart.without)
+                assert_filtered(chart, signalflow.parse(arguments["program_text"]), by)
+
+
+def texts_in_order(page: Asset, found: Mapping[str, Asset]) -> Iterator[Mapping[str, Any]]:
+    """The charts of a dashboard, in the order in which it shows them."""
+    for place in page.arguments["chart"]:
+        yield found[place["chart_id"].split(".")[1]].arguments
+
+
+def assert_filtered(chart: Chart, program: Program, by: set[str]) -> None:
+    """A chart has a filter, by which a variable is replaced, on just what the dashboard chooses for it."""
+    for source in program.sources:
+        plain_terms = {term.key for term in source.terms if not term.negated}
+        assert by <= plain_terms, chart.title
+        assert not {term.key for term in source.terms} & set(chart.without), chart.title
+
+
+def test_no_chart_filters_by_hand_what_a_variable_replaces() -> None:
+    """Where a variable applies, a chart has no filter of its own that the variable would take away."""
+    for board in dashboards():
+        for chart in (chart for section in board.sections for chart in section.charts):
+            applied = {one.attribute for one in board.filters} - set(chart.without)
+            assert not {key for query in chart.queries for key, _ in query.where} & applied, chart.title
+
+
+def test_wishes_choose_what_a_dashboard_begins_with() -> None:
+    """Services and environments that are wished for are what charts show, and what variables begin with."""
+    for asset, program in programs(WISHED):
+        if asset.path == "dashboards/release-health.tf.json":
+            for source in program.sources:
+                terms = {term.key: term.values for term in source.terms if not term.negated}
+                assert terms["service.name"] == WISHED.services
+                assert terms["deployment.environment.name"] == ("production",)
+    page = next(asset for asset, _ in boards(WISHED) if asset.name == "release_health")
+    chosen = {one["property"]: one["values"] for one in page.arguments["variable"]}
+    assert [plain(value) for value in chosen["service.name"]] == list(WISHED.services)
+    assert chosen["device"] == ["all_iphones"]
+    assert chosen["version"] == []
+
+
+def test_bands_cover_all_numbers_once() -> None:
+    """Each value has one colour: below the second band the first, and so on."""
+    scales = [
+        asset.arguments["color_scale"] for asset in assets() if asset.arguments.get("color_by") == "Scale"
+    ]
+    assert scales
+    for scale in scales:
+        assert "gte" not in scale[0]
+        assert "lt" not in scale[-1]
+        assert [one["lt"] for one in scale[:-1]] == [one["gte"] for one in scale[1:]]
+        assert (scale[0]["color"], scale[-1]["color"]) == ("green", "red")
+
+
+# Detectors
+
+
+def test_rules_are_what_is_detected() -> None:
+    """A detector has a rule for each label that its program publishes, and shows the stream it watches."""
+    for asset, program in programs():
+        if asset.kind == "signalfx_detector":
+            labels = [rule["detect_label"] for rule in asset.arguments["rule"]]
+            assert sorted(program.detections) == sorted(labels)
+            assert program.streams == ("A",)
+
+
+def test_a_detector_says_when_it_ends() -> None:
+    """Every detection ends by itself; one that waits before it fires waits as long before it ends."""
+    for alert in alerts():
+        text = only(DEFAULT, alert)["program_text"]
+        assert text.count("auto_resolve_after='3d'") == (2 if alert.missing else 1)
+        assert text.count("lasting=") == (2 if alert.minutes else 0)
+        assert ("off=when(A " in text) == bool(alert.minutes)
+
+
+def test_a_condition() -> None:
+    """A threshold is held, or passed, for the alert's minutes, and as long not before it is over."""
+    above = only(DEFAULT, replace(BARE, threshold=0.1, minutes=60))["program_text"].splitlines()
+    below = only(DEFAULT, replace(BARE, threshold=2, compare="<="))["program_text"].splitlines()
+    assert above == [
+        "A = data('appstore.x', rollup='latest', extrapolation='last_value', maxExtrapolations=3)"
+        ".max(by=['account']).publish(label='A')",
+        "detect(when(A >= threshold(0.1), lasting='1h'), off=when(A < threshold(0.1), lasting='1h'), "
+        "auto_resolve_after='3d').publish('Bare')",
+    ]
+    assert below[1:] == [
+        "detect(when(A <= threshold(2), lasting='15m'), off=when(A > threshold(2), lasting='15m'), "
+        "auto_resolve_after='3d').publish('Bare')"
+    ]
+
+
+@pytest.mark.parametrize(("part", "sum_"), [("times", "A = (B * C)"), ("over", "A = (B / D)")])
+def test_two_metrics_are_one_value(part: str, sum_: str) -> None:
+    """A product or a share of two metrics is made of the same groups, and is what the condition is on."""
+    other = Query(Series("appstore.y", "1"), ("account",), join="min")
+    alert = replace(BARE, times=other) if part == "times" else replace(BARE, over=other)
+    first, second, third, _ = only(DEFAULT, alert)["program_text"].splitlines()
+    assert first.startswith("B = data('appstore.x', ")
+    assert first.endswith(".max(by=['account'])")
+    assert "= data('appstore.y', " in second
+    assert second.endswith(".min(by=['account'])")
+    assert third == f"{sum_}.publish(label='A')"
+
+
+def test_a_counter_is_added_up_over_its_window() -> None:
+    """What a counter counted is summed over the window, where nothing counts as nothing."""
+    query = Query(Series("appstore.x", "{poll}", "counter"), ("account",), join="sum")
+    alert = replace(BARE, query=query, window=90, minutes=0)
+    assert only(DEFAULT, alert)["program_text"].splitlines() == [
+        "A = data('appstore.x', rollup='sum', extrapolation='zero').sum(by=['account']).sum(over='90m')"
+        ".publish(label='A')",
+        "detect(when(A >= threshold(1)), auto_resolve_after='3d').publish('Bare')",
+    ]
+
+
+def test_silence_is_one_alert_an_account() -> None:
+    """A stopped exporter is told by a detection of its own, on what came and not on what is assumed."""
+    (line,) = (
+        line
+        for line in only(DEFAULT, alert_of("DataStale"))["program_text"].splitlines()
+        if line.startswith("not_reporting.")
+    )
+    assert "extrapolation" not in line
+    assert "resource_identifier=['account']" in line
+    nobody = replace(alert_of("DataStale"), query=Query(Series("appstore.x", "s")))
+    assert "resource_identifier=None" in only(DEFAULT, nobody)["program_text"]
+
+
+def test_a_message_says_what_is_needed() -> None:
+    """Each message has the meaning, the number, the first step, where to look, the runbook and its end."""
+    for alert, _, rule in rules():
+        body = rule["parameterized_body"]
+        for part in (alert.meaning, alert.look, "{{{tip}}}", "{{{runbookUrl}}}", "Resolved: "):
+            assert part in body
+        if rule["detect_label"] == alert.id:
+            assert body.count("\ndata(") == len([one for one in (alert.worst, alert.change) if one])
+        assert rule["tip"] == alert.first
+        assert rule["runbook_url"] == f"{RUNBOOK}#{alert.id.lower()}"
+        assert ("{{inputs.A.value}}" in body) == (rule["detect_label"] == alert.id)
+
+
+def test_a_message_uses_only_what_is_known() -> None:
+    """A message names the dimensions of its own group, and no variable that Splunk does not document."""
+    plain_words = {
+        "{{#if anomalous}}",
+        "{{#if normal}}",
+        "{{else}}",
+        "{{/if}}",
+        "{{#if runbookUrl}}",
+        "{{{tip}}}",
+    }
+    known = {*plain_words, "{{{runbookUrl}}}", "{{inputs.A.value}}"}
+    for alert, _, rule in rules():
+        by = alert.query.by if rule["detect_label"] == alert.id else ("account",)
+        for text in (rule["parameterized_body"], rule["parameterized_subject"]):
+            used = set(MUSTACHE.findall(text))
+            assert {name or other for name, other in _DIMENSION.findall(text)} == set(by)
+            assert {one for one in used if not _DIMENSION.fullmatch(one)} <= known
+            assert text.count("{{#if ") == text.count("{{/if}}")
+
+
+def test_wishes_for_alerts() -> None:
+    """Services choose what alerts about apps watch; thresholds, notices and what is off are heeded."""
+    for asset, program in programs(WISHED):
+        if asset.kind == "signalfx_detector":
+            about = alert_of(Path(asset.path).name.removesuffix(".tf.json")).about
+            for source in program.sources:
+                services = [term.values for term in source.terms if term.key == "service.name"]
+                assert services == ([WISHED.services] if about == "app" else [])
+    told = {tuple(map(plain, rule["notifications"])) for *_, rule in rules(WISHED)}
+    assert told == {WISHED.notify}
+    assert "alerts/PollsFailing.tf.json" not in rendered(WISHED)
+    assert "threshold(0.25)" in only(WISHED, alert_of("NewHeavyProblem"))["program_text"]
+    assert "threshold(90000)" in only(WISHED, alert_of("DataStale"))["program_text"]
+
+
+def test_without_wishes_nobody_is_told() -> None:
+    """Without notices and a runbook the arguments are left out, not empty."""
+    for *_, rule in rules(Wishes()):
+        assert not {"notifications", "runbook_url"} & rule.keys()
+
+
+# Hostile input
+
+
+@pytest.mark.parametrize(
+    "name", ["", "com.example.*", "*", 'a"b', "a\\", "a`b", "a\nb", "a\x00", "a\u2028b", "') or filter('a\"b"]
+)
+@pytest.mark.parametrize("setting", ["services", "environments"])
+def test_a_name_that_would_change_a_query_is_refused(setting: str, name: str) -> None:
+    """A service or environment that SignalFlow or SPL would read as more than itself is an error."""
+    services, environments = ((name,), ()) if setting == "services" else ((), (name,))
+    wishes = replace(DEFAULT, services=services, environments=environments)
+    with pytest.raises(ConfigError):
+        splunk.files(dashboards(), alerts(), wishes)
+
+
+@pytest.mark.parametrize(
+    "name", ["it's", "a,b", "{{a}}", "${a.b}", "%{ if a }", "$${x", "日本", "a b", "!a", "') or x("]
+)
+def test_a_name_stays_itself(name: str) -> None:
+    """Whatever else a service is called, each query asks for just that, and Terraform evaluates nothing."""
+    wishes = replace(DEFAULT, services=(name,))
+    asked = {
+        term.values
+        for asset, program in programs(wishes)
+        for source in program.sources
+        for term in source.terms
+        if term.key == "service.name" and asset.path != "dashboards/exporter.tf.json"
+    }
+    assert asked == {(name,)}
+    expected = {one for asset in assets() for one in terraform.references(asset.arguments)}
+    assert {one for asset in assets(wishes) for one in terraform.references(asset.arguments)} == expected
+
+
+@pytest.mark.parametrize(
+    "notification",
+    ["", "@slack-mobile", "Email", "Slack,a", "Email,a@example.com\n", "Webhook,a", "email,a", ","],
+)
+def test_a_notification_that_splunk_has_not_is_refused(notification: str) -> None:
+    """Whom to tell is in Splunk's words; what the provider would refuse is an error."""
+    with pytest.raises(ConfigError, match=r"alerts\.notify: entry 1 "):
+        splunk.files((), alerts(), replace(DEFAULT, notify=(notification,)))
+
+
+def test_an_error_keeps_the_secret_of_a_webhook() -> None:
+    """What is wrong with a notification is said without its text."""
+    wishes = replace(DEFAULT, notify=("Webhook,,hush", "Webhook,credential,,"))
+    with pytest.raises(ConfigError) as error:
+        splunk.files((), alerts(), wishes)
+    assert "hush" not in f"{error.value!s}{error.value!r}{error.value.remedy}"
+
+
+@pytest.mark.parametrize("threshold", [math.nan, math.inf, -math.inf, True])
+def test_a_threshold_is_a_number(threshold: float) -> None:
+    """What is no number is an error."""
+    with pytest.raises(ConfigError):
+        splunk.files((), alerts(), replace(DEFAULT, thresholds={"DataStale": threshold}))
+
+
+def test_a_runbook_is_one_line() -> None:
+    """An address with a line end is an error."""
+    with pytest.raises(ConfigError):
+        splunk.files((), alerts(), replace(DEFAULT, runbook="https://example.com\n"))
+
+
+def test_too_many_services_are_refused() -> None:
+    """A program longer than Splunk takes is an error, not a surprise when it is installed."""
+    wishes = replace(DEFAULT, services=tuple(f"com.example.app{number}" for number in range(3_000)))
+    with pytest.raises(ConfigError, match="50000"):
+        splunk.files((), alerts(), wishes)
+
+
+def test_texts_are_no_templates() -> None:
+    """Text with Terraform's marks in it, wherever it comes from, is text."""
+    chart = Chart(HOSTILE, "lines", HOSTILE, (Query(Series("appstore.x", "s"), label=HOSTILE),))
+    filters = (Filter("version", HOSTILE),)
+    board = Dashboard("board", HOSTILE, HOSTILE, filters, (Section(HOSTILE, (chart,)),))
+    content = json.loads(splunk.files((board,), (), DEFAULT)["dashboards/board.tf.json"])
+    found = list(terraform.resources(content))
+    assert [fault for one in found for fault in terraform.faults(*one)] == []
+    for kind, _, arguments in found:
+        expected = 2 if kind == "signalfx_dashboard" else 0
+        assert len(list(terraform.references(arguments))) == expected
+        assert plain(arguments["description"]) == HOSTILE
+
+
+# The reader of SignalFlow
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "A = data('a').max().publish(label='A').foo()",
+        "A = data('a', rollup='newest').publish(label='A')",
+        "A = data('a', colour='red').publish(label='A')",
+        "A = data('a'.lower()).publish(label='A')",
+        "A = data(f'a').publish(label='A')",
+        "A = data('a\\n').publish(label='A')",
+        "A = data('a') % 2",
+        "A = data('a') // 2",
+        "A += data('a')",
+        "A = B = data('a')",
+        "A: int = data('a')",
+        "for a in [1]: data('a')",
+        "import os",
+        "from os import path",
+        "A = data('a').sum(over='1 hour').publish(label='A')",
+        "detect(when(B > threshold(1))).publish('b')",
+        "A = data('a').publish(label='A')\nB = data('b').publish(label='A')",
+        "A = data('a', filter=filter('a', 'b') or filter('c')).publish(label='A')",
+        "A = data('a').publish(label='A') # why",
+        "A = data('a'",
+        "A = [x for x in data('a')]",
+    ],
+)
+def test_what_is_no_signalflow_of_ours_is_refused(program: str) -> None:
+    """The reader of these tests lets nothing through but forms and functions that are known to work."""
+    with pytest.raises(NotSignalFlowError):
+        signalflow.parse(program)
+
+
+def test_signalflow_is_read() -> None:
+    """Of a program is found what it asks for, what it groups by, and what it publishes."""
+    program = signalflow.parse(
+        "A = data('m', filter=filter('a', 'x*', 'y') and not filter('b', 'z'), rollup='latest')"
+        ".max(by=['c']).publish(label='A')\n"
+        "detect(when(A >= threshold(1), lasting='15m')).publish('bad')"
+    )
+    (source,) = program.sources
+    assert (source.kind, source.metric, source.by, source.rollup) == ("data", "m", ("c",), "latest")
+    assert [term.holds({"a": "xy"}) for term in source.terms] == [True, True]
+    assert [term.holds({"b": "z"}) for term in source.terms] == [False, False]
+    assert (program.streams, program.detections) == (("A",), ("bad",))
+
+
+# Golden files
+
+
+@pytest.mark.parametrize("path", ["dashboards/diagnostics.tf.json", "alerts/LaunchTimeRegressed.tf.json"])
+def test_these_files_are_as_they_were(path: str) -> None:
+    """A dashboard and a detector are as the golden files spell them out."""
+    text = splunk.files(dashboards(), alerts(), DEFAULT)[path]
+    golden = GOLDEN / Path(path).name
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.write_text(text, encoding="utf-8")
+    assert text == golden.read_text(encoding="utf-8")
