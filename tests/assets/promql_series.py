@@ -1,0 +1,67 @@
+"""PromQL as data: which series an expression asks for, and whether they arrived. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import promql_parser
+from promql_parser import AggregateExpr, Expr, MatchOp, VectorSelector
+
+from tests.backends.prometheus import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A selector: the metric, its matchers, and the labels that the expression groups it by."""
+
+    name: str
+    matchers: tuple[promql_parser.Matcher, ...]
+    by: frozenset[str]
+
+    def finds(self, samples: Iterable[Sample]) -> bool:
+        """Whether there is a series that it selects, with all the labels that it is grouped by."""
+        return any(
+            sample.name == self.name
+            and self.by <= sample.labels.keys()
+            and all(_holds(matcher, sample.labels.get(matcher.name, "")) for matcher in self.matchers)
+            for sample in samples
+        )
+
+    def knows(self, samples: Iterable[Sample]) -> bool:
+        """Whether each label that it names is one of the metric's."""
+        keys = {key for sample in samples if sample.name == self.name for key in sample.labels}
+        return {matcher.name for matcher in self.matchers} | self.by <= keys
+
+
+def asked(expression: str) -> list[Asked]:
+    """All selectors of an expression, in order.
+
+    Raises:
+        ValueError: it is no PromQL.
+    """
+    return list(_asked(promql_parser.parse(expression), frozenset()))
+
+
+def _asked(node: Expr, by: frozenset[str]) -> Iterator[Asked]:
+    if isinstance(node, VectorSelector):
+        yield Asked(node.name or "", tuple(node.matchers.matchers), by)
+    if isinstance(node, AggregateExpr) and node.modifier:
+        by = by | frozenset(node.modifier.labels)
+    for name in ("expr", "lhs", "rhs", "vector_selector"):
+        if isinstance(child := getattr(node, name, None), Expr):
+            yield from _asked(child, by)
+    for argument in getattr(node, "args", ()):
+        yield from _asked(argument, by)
+
+
+def _holds(matcher: promql_parser.Matcher, value: str) -> bool:
+    if matcher.op in (MatchOp.Equal, MatchOp.NotEqual):
+        return (value == matcher.value) is (matcher.op == MatchOp.Equal)
+    return bool(re.fullmatch(_for_python(matcher.value), value)) is (matcher.op == MatchOp.Re)
+
+
+def _for_python(regex: str) -> str:
+    r"""RE2 writes a character by its number as `\x{7b}`."""
+    return re.sub(r"\\x\{([0-9a-f]+)\}", lambda found: re.escape(chr(int(found[1], 16))), regex)

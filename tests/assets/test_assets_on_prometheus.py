@@ -1,0 +1,274 @@
+"""Rules and dashboards on a real Prometheus that scrapes a real Collector: what they ask for is there.
+
+The exporter polls the sandbox, in the days of a release that regresses.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+import yaml
+
+from exporter.assets import grafana, prometheus
+from exporter.assets.alerts import alerts
+from exporter.assets.dashboards import dashboards
+from exporter.assets.model import Wishes, of_apple
+from exporter.assets.prometheus.promql import metric_name
+from exporter.convert.catalogue import APPLE_METRICS, BREAKDOWN, GOAL, GOAL_BAND, GOAL_RATIO
+from exporter.otlp.http_sink import HttpSink
+from exporter.sandbox import Fault
+from tests.assets.promql_series import asked
+from tests.assets.real_prometheus import Prometheus
+from tests.backends.datadog import DatadogIntake
+from tests.backends.intake import Fault as Refusal
+from tests.backends.prometheus import Sample, read_samples
+from tests.collector.conftest import otelcol
+from tests.collector.points import NOW, events, gauge, metrics
+from tests.collector.running import Collector
+from tests.end_to_end.conftest import FULL
+from tests.end_to_end.pair import Pair
+from tests.service.service_world import Clock
+
+__all__ = ["otelcol"]  # a fixture, asked for by its name
+
+REGRESSED, NEXT = 10.0, 24.0  # days: 7.40.0 of the first app is slow to launch, 7.41.0 is not
+REFUSED = "/v1/apps/1540000003/perfPowerMetrics"
+ENOUGH_FOR_HALF: dict[str, Any] = {**FULL, "limits__key_share": 0.05}  # so that something is put off
+OF_SOME = {GOAL: "appstore.hang.rate", GOAL_BAND: "appstore.hang.rate", GOAL_RATIO: "appstore.hang.rate"}
+OF_SOME[BREAKDOWN] = "appstore.battery.usage"  # Apple gives these of some metrics; here is one of them each
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the Collector's page has, and a Prometheus that scraped it."""
+
+    page: list[Sample]
+    prometheus: Prometheus
+
+    def as_arrived(self, expression: str) -> str:
+        """With the names of metrics that have what the sandbox does not give of those that are asked for."""
+        there = {sample.name for sample in self.page}
+        for name, present in stand_ins():
+            if name not in there:
+                expression = re.sub(rf"\b{name}\b", present, expression)
+        return expression
+
+
+def stand_ins() -> Iterator[tuple[str, str]]:
+    """A companion that Apple gives of some metrics only, and the same one of a metric that has it."""
+    for companion, name in OF_SOME.items():
+        (other,) = (metric for metric in APPLE_METRICS if metric.name == name)
+        for metric in APPLE_METRICS:
+            yield metric_name(of_apple(metric, companion)), metric_name(of_apple(other, companion))
+
+
+@pytest.fixture(scope="module")
+def seen(otelcol: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+    """Two polls, of which the first has to put something off and the second is refused for an app."""
+    folder = tmp_path_factory.mktemp("seen")
+    with Pair(otelcol, folder, "prometheus", **ENOUGH_FOR_HALF) as pair:
+        pair.day = REGRESSED
+        pair.poll()
+        pair.beat()
+        pair.clock.now += 3600
+        for _ in range(2):  # the second time with a freshly signed token
+            pair.appstore.fail(REFUSED, Fault(401))
+        pair.poll()
+        pair.beat()
+        pair.close()
+        port = pair.collector.ports.scrape
+        page = read_samples(pair.collector.page(port))
+        with Prometheus(folder, port) as server:
+            yield Seen(page, server)
+
+
+def rules() -> list[dict[str, Any]]:
+    """All rules, in order."""
+    groups = yaml.safe_load(prometheus.files(dashboards(), alerts(), Wishes())["alerts/rules.yml"])["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def of_the_collector(rule: dict[str, Any]) -> bool:
+    return "otelcol_" in rule["expr"]
+
+
+def in_messages(rule: dict[str, Any]) -> list[str]:
+    """What a message asks Prometheus for, for whatever group it is about."""
+    questions = re.findall(r'\(printf ("(?:[^"\\]|\\.)*")', rule["annotations"]["description"])
+    return [json.loads(question).replace("=%q", '=~".+"') for question in questions]
+
+
+def boards() -> dict[str, dict[str, Any]]:
+    files = grafana.files(dashboards(), alerts(), Wishes())
+    return {path: json.loads(text) for path, text in files.items() if path.endswith(".json")}
+
+
+def targets() -> Iterator[tuple[str, str]]:
+    """Each query of each panel, with all values chosen: where it stands, and the expression."""
+    for board in boards().values():
+        for panel in (inner for outer in board["panels"] for inner in (outer, *outer.get("panels", ()))):
+            for target in panel.get("targets", ()):
+                expression = re.sub(r'"\$\w+"', '".*"', target["expr"]).replace("$__interval", "1h")
+                yield f"{board['title']}: {panel['title']}", expression
+
+
+def test_every_rule_and_message_asks_for_what_is_there(seen: Seen) -> None:
+    """Each metric, label and value in rules and messages arrived, and each selector finds a series."""
+    ours = [rule for rule in rules() if not of_the_collector(rule)]
+    expressions = [text for rule in ours for text in (rule["expr"], *in_messages(rule))]
+    assert len(expressions) > 2 * len(ours) - 10
+    selectors = [one for text in expressions for one in asked(seen.as_arrived(text))]
+    assert [one for one in selectors if not (one.knows(seen.page) and one.finds(seen.page))] == []
+
+
+def test_every_chart_asks_for_what_is_there(seen: Seen) -> None:
+    """Each metric and label in a chart arrived, and each selector finds a series where all is chosen."""
+    found = [(where, one) for where, text in targets() for one in asked(seen.as_arrived(text))]
+    assert len(found) > 100
+    assert [(where, one) for where, one in found if not (one.knows(seen.page) and one.finds(seen.page))] == []
+
+
+def test_every_chart_has_data(seen: Seen) -> None:
+    """Prometheus takes each query of each panel, and has something to draw."""
+    now = time.time()
+    span = {"start": str(now - 1), "end": str(now + 1), "step": "1"}
+    empty = [
+        where
+        for where, text in targets()
+        if not seen.prometheus.ask("query_range", {"query": seen.as_arrived(text), **span})["result"]
+    ]
+    assert empty == []
+
+
+def test_every_filter_offers_values(seen: Seen) -> None:
+    """What Grafana asks for the values of a filter brings some, among them the one it begins with."""
+    for board in boards().values():
+        for variable in board["templating"]["list"][1:]:
+            found = re.fullmatch(r"label_values\((\{.*\}), (\w+)\)", variable["query"]["query"])
+            assert found, variable
+            selector = re.sub(r'"\$\w+"', '".*"', found[1])
+            values = seen.prometheus.ask(f"label/{found[2]}/values", {"match[]": selector})
+            begins = variable["current"]["value"]
+            assert values, variable
+            assert begins == "$__all" or begins in values
+            assert "perfpower-exporter" not in values
+
+
+def test_the_collector_says_what_its_rules_ask_for(otelcol: Path, tmp_path: Path) -> None:
+    """The Collector's own page has the metrics of the rules about it once a backend refused something."""
+    environment = {"DD_API_KEY": "key"}
+    with DatadogIntake(key="key", clock=Clock(NOW / 1e9)) as intake:
+        environment["DD_OTLP_ENDPOINT"] = intake.url
+        with (
+            Collector(otelcol, tmp_path, "datadog", environment=environment) as collector,
+            closing(HttpSink(collector.metrics_url)) as sink,
+        ):
+            for body in (metrics(gauge()), events("a hang")):
+                intake.answer(Refusal(status=403))
+                sink.send(body)
+            page = read_samples(collector.page(collector.ports.telemetry))
+    for sample in page:
+        sample.labels["instance"] = "collector:8888"  # which a scrape adds
+    selectors = [one for rule in rules() if of_the_collector(rule) for one in asked(rule["expr"])]
+    assert len(selectors) > 10
+    assert [one for one in selectors if not one.finds(page)] == []
+
+
+# The whole way, in less time
+
+TIMES_FASTER = 600
+_UNITS = {"m": 60, "h": 3600, "d": 86_400}
+_DURATION = re.compile(r"(?<=[\[: ])(\d+)([mhd])(?=[\]:)\s])")
+LONGEST_ON_THE_PAGE = "4s"
+EVER = 'last_over_time(ALERTS{alertstate="firing"}[1h])'
+
+
+def hurried(text: str) -> str:
+    """The rules with all durations so many times shorter."""
+    evaluated = text.replace("interval: 1m", "interval: 250ms")
+    return _DURATION.sub(lambda of: f"{int(of[1]) * _UNITS[of[2]] * 1000 // TIMES_FASTER}ms", evaluated)
+
+
+class Hurried(Pair):
+    """The pair whose Collector forgets within seconds what does not come again."""
+
+    def __enter__(self) -> Self:
+        further = {"exporters": {"prometheus": {"metric_expiration": LONGEST_ON_THE_PAGE}}}
+        with ExitStack() as starting:
+            starting.enter_context(self.appstore)
+            starting.enter_context(self.backends)
+            self.collector = starting.enter_context(
+                Collector(self._otelcol, self._folder, "prometheus", further=further)
+            )
+            self.open()
+            starting.callback(self.close)
+            self._stack = starting.pop_all()
+        return self
+
+
+def test_a_release_that_regresses_fires_once_and_the_next_one_ends_it(otelcol: Path, tmp_path: Path) -> None:
+    """It fires for its app, platform, metric and version, and for no healthy app; a good release ends it; and
+    when the exporter is stopped, nobody hears anything else.
+    """
+    wishes = Wishes(
+        services=("com.example.harbour", "com.example.tidepool"),  # the third app's memory creeps up
+        off=tuple(alert.id for alert in alerts() if alert.severity == "info"),
+    )
+    text = hurried(prometheus.files(dashboards(), alerts(), wishes)["alerts/rules.yml"])
+    settings: dict[str, Any] = {"schedule__heartbeat": "1s", "diagnostics__versions": 0}
+    with Hurried(otelcol, tmp_path, "prometheus", **settings) as pair:
+        pair.day = REGRESSED
+        pair.poll()
+        pair.beat(1.0)
+        with Prometheus(tmp_path, pair.collector.ports.scrape, text, every="1s") as server:
+
+            def await_beating(query: str) -> None:
+                def beat_and_ask() -> bool:
+                    pair.beat(1.0)
+                    return server.has(query)
+
+                server.wait(beat_and_ask, f"never: {query}")
+
+            await_beating('ALERTS{alertname!="AppStoreDataStaleNoData", alertstate="firing"}')
+            await_beating('absent(ALERTS{alertname="AppStoreDataStaleNoData"})')  # it was there before
+            (alert,) = server.firing()
+            assert alert["labels"] == {
+                "alertname": "AppStoreLaunchTimeRegressed",
+                "severity": "warning",
+                "service_name": "com.example.harbour",
+                "deployment_environment_name": "production",
+                "platform": "iOS",
+                "version": "7.40.0",
+            }
+            worst = r"^Highest value: iPhone12,1 \S+s, iP\w+,\d+ \S+s, iP\w+,\d+ \S+s\.$"
+            assert re.search(worst, alert["annotations"]["description"], re.MULTILINE)
+
+            pair.day = NEXT
+            pair.poll()
+            await_beating(
+                'appstore_launch_time_regressed{service_name="com.example.harbour", version="7.41.0"}'
+            )
+            await_beating("absent(ALERTS)")
+
+            pair.close()
+            server.wait(lambda: not server.has('{__name__=~"appstore_.+"}'), "the page still has it")
+            server.wait(lambda: bool(server.firing()), "nobody notices that the exporter is gone")
+            (alert,) = server.firing()
+            assert alert["labels"] == {
+                "alertname": "AppStoreDataStaleNoData",
+                "severity": "warning",
+                "account": "main",
+            }
+            ever = {
+                found["metric"]["alertname"]
+                for found in server.ask("query", {"query": f"count by (alertname) ({EVER})"})["result"]
+            }
+            assert ever == {"AppStoreLaunchTimeRegressed", "AppStoreDataStaleNoData"}
