@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from exporter.errors import ConfigError
 from exporter.settings import (
     Account,
+    Alerts,
     AppSelection,
     Collect,
     Http,
@@ -26,6 +27,7 @@ from exporter.settings import (
     Settings,
     json_schema,
     load,
+    load_without_accounts,
 )
 
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -471,3 +473,94 @@ def test_what_kubernetes_sets_for_a_service_is_no_override() -> None:
     with pytest.raises(ConfigError) as caught:
         load(None, environ)
     assert "PERFPOWER_HTTP" not in str(caught.value)
+
+
+# Alerts
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ({}, Alerts()),
+        ({"notify": "Email,a@example.com"}, Alerts(notify=("Email,a@example.com",))),
+        ({"notify": ["@a", "@b"], "disabled": None}, Alerts(notify=("@a", "@b"))),
+        ({"disabled": "KeyHourUsedUp, DataStale"}, Alerts(disabled=("KeyHourUsedUp", "DataStale"))),
+        ({"disabled": ["CollectorQueueFilling"]}, Alerts(disabled=("CollectorQueueFilling",))),
+        ({"thresholds": {"DataStale": "90000"}}, Alerts(thresholds={"DataStale": 90000.0})),
+        ({"services": ['a"b{c},$d'], "runbook": ""}, Alerts(services=('a"b{c},$d',))),
+        ({"runbook": "https://wiki.example.com/a/"}, Alerts(runbook="https://wiki.example.com/a")),
+    ],
+)
+def test_alerts(written: dict[str, object], found: Alerts) -> None:
+    """One recipient needs no list, and a comma is part of it; ids of alerts have none."""
+    assert Alerts.model_validate(written) == found
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ({"disabled": ["HangRateRegresed"]}, "did you mean HangRateRegressed"),
+        ({"disabled": ["hangrateregressed"]}, "must be the id of an alert"),
+        ({"disabled": ["x" * 200]}, "docs/alerts.md has them"),
+        ({"disabled": ["a", 1]}, "should be a valid string"),
+        ({"disabled": {}}, "should be a valid tuple"),
+        ({"thresholds": {"LaunchTimeRegressed": 2}}, "has no threshold to choose"),
+        ({"thresholds": {"LaunchTimePoor": 2}}, "has no threshold to choose"),
+        ({"thresholds": {"Nothing": 2}}, "must be the id of an alert"),
+        ({"thresholds": {"DataStale": 0}}, "greater than 0"),
+        ({"thresholds": {"DataStale": -1}}, "greater than 0"),
+        ({"thresholds": {"DataStale": float("nan")}}, "finite number"),
+        ({"thresholds": {"DataStale": float("inf")}}, "finite number"),
+        ({"thresholds": {"DataStale": 1e13}}, "less than or equal"),
+        ({"thresholds": {"DataStale": "13h"}}, "valid number"),
+        ({"thresholds": {"DataStale": None}}, "valid number"),
+        ({"thresholds": ["DataStale"]}, "valid dictionary"),
+        ({"services": ["a\nb"]}, "must be on one line"),
+        ({"notify": ["a\x00b"]}, "must be on one line"),
+        ({"environments": [""]}, "at least 1 character"),
+        ({"services": ["x" * 201]}, "at most 200 characters"),
+        ({"runbook": "wiki"}, "must be a URL"),
+        ({"runbook": "https://a@b/c"}, "user name"),
+        ({"runbook": "https://b/c#d"}, "must end before any"),
+        ({"recipients": ["a"]}, "not permitted"),
+    ],
+)
+def test_not_alerts(written: dict[str, object], says: str) -> None:
+    """An unknown id, a threshold that there is none of, or text that a message cannot bear is refused."""
+    with pytest.raises(ValidationError, match=says):
+        Alerts.model_validate(written)
+
+
+def test_without_accounts_only_two_sections_count(tmp_path: Path) -> None:
+    """Where no key is, its variable may be missing; a mistake in the section that counts may not."""
+    file = tmp_path / "exporter.yaml"
+    others = "accounts: [{key_id: '${A}', name: 1}]\nlog: {level: '${B}'}\nlimits: {key_share: 7}\n"
+    file.write_text(others + "alerts: {disabled: [DataStale]}\nschedule: {poll: 0 3 * * *}")
+    settings = load_without_accounts(file, {})
+    assert (settings.alerts.disabled, settings.schedule.poll) == (("DataStale",), "0 3 * * *")
+    assert (settings.accounts, settings.limits) == ((), Limits())
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("alerts: {disabled: ['${A}']}", "needs the environment variable A"),
+        ("alerts: {disable: [DataStale]}", "alerts.disable is not a setting. Did you mean disabled?"),
+        ("alert: {disabled: [DataStale]}", "alert is not a setting. Did you mean alerts?"),
+        (
+            "alerts: {disabled: [Datastale]}",
+            "alerts.disabled[0] must be the id of an alert; did you mean DataStale",
+        ),
+        ("alerts: {disabled: [DataStale], disabled: []}", "alerts.disabled is given twice"),
+        ("schedule: {poll: '1 2 3'}", "schedule.poll must have five fields"),
+        ("[a]", "the file must be a mapping"),
+    ],
+)
+def test_mistakes_that_count_without_accounts(tmp_path: Path, text: str, says: str) -> None:
+    """They are told as everywhere, each with its place."""
+    file = tmp_path / "exporter.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_without_accounts(file, {})
+    assert str(caught.value).startswith(str(file))
+    assert says in str(caught.value)

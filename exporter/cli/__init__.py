@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 
 from exporter import __version__, sharding
+from exporter.assets import BACKENDS
 from exporter.cli import looking
 from exporter.cli.options import CONFIG, SHARD
 from exporter.errors import ConfigError, ExporterError
@@ -212,6 +213,30 @@ def healthcheck(config: Path | None) -> None:
 
     ask(*listening(config, os.environ))
     click.echo("alive")
+
+
+@main.command()
+@click.argument("backend", type=click.Choice(BACKENDS))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="DIR",
+    help="The folder to write to; made if it is not there.",
+)
+@CONFIG
+def assets(backend: str, out: Path, config: Path | None) -> None:
+    """Write dashboards and alerts for BACKEND: datadog, splunk, grafana or prometheus.
+
+    They follow the sections `alerts` and `schedule` of the configuration: which services, whom to tell, which
+    thresholds. Needs no account and no key. Files of the same names are replaced, others left alone;
+    docs/dashboards.md says how to install them.
+    """
+    from exporter.asset_files import write
+    from exporter.settings import load_without_accounts
+
+    for line in write(backend, load_without_accounts(config, os.environ), out):
+        click.echo(line)
 
 
 for _command in looking.COMMANDS:

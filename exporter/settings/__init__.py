@@ -3,9 +3,10 @@
 `load()` is the way in; `json_schema()` describes the file for editors and the reference page.
 """
 
-from exporter.settings.loading import load
+from exporter.settings.loading import load, load_without_accounts
 from exporter.settings.models import (
     Account,
+    Alerts,
     AppSelection,
     Collect,
     Http,
@@ -20,6 +21,7 @@ from exporter.settings.schema import json_schema
 
 __all__ = [
     "Account",
+    "Alerts",
     "AppSelection",
     "Collect",
     "Http",
@@ -31,4 +33,5 @@ __all__ = [
     "State",
     "json_schema",
     "load",
+    "load_without_accounts",
 ]

@@ -22,7 +22,7 @@ from exporter.settings.models import Settings
 OVERRIDE = "PERFPOWER__"
 # One underscore where there are two; not what Kubernetes sets for a Service of that name.
 _NEAR_MISS = re.compile(
-    r"PERFPOWER_(?:ACCOUNTS|SCHEDULE|COLLECT|DIAGNOSTICS|REGRESSION|LIMITS|OTLP|HTTP|LOG)_+(?!SERVICE_|PORT(?:_|$))[A-Z]"
+    r"PERFPOWER_(?:ACCOUNTS|SCHEDULE|COLLECT|DIAGNOSTICS|REGRESSION|LIMITS|OTLP|HTTP|LOG|ALERTS)_+(?!SERVICE_|PORT(?:_|$))[A-Z]"
 )
 
 _ACCOUNT = {

@@ -22,6 +22,7 @@ NO_ACCOUNT = (
 )
 
 _SECRET = {"private_key", "headers"}
+_WITHOUT_A_KEY = ("schedule", "alerts")
 _WORDS = {
     "bool_parsing": "must be true or false",
     "bool_type": "must be true or false",
@@ -57,9 +58,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     Raises:
         ConfigError: with every mistake found, one a line; no secret is part of it.
     """
-    chosen = path or (Path(environ["PERFPOWER_CONFIG"]) if environ.get("PERFPOWER_CONFIG") else None)
-    tree = read_file(chosen, environ) if chosen else Tree()
-    overlay(tree, environ)
+    tree = _tree(path, environ)
     settings, problems = _validated(tree)
     problems = [*tree.problems, *problems]
     if not tree.root.get("accounts"):
@@ -67,6 +66,38 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     if settings is None or problems:
         raise _error(problems)
     return settings
+
+
+def load_without_accounts(path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """The schedule and the alerts of a configuration, on a machine that has no key: the rest is the defaults.
+
+    The other sections are not looked at: they may need variables that are set elsewhere.
+
+    Args:
+        path: as for `load`.
+        environ: the environment variables.
+
+    Raises:
+        ConfigError: with every mistake in these two sections, and with sections that do not exist.
+    """
+    tree = _tree(path, environ)
+    tree.root = {
+        name: value
+        for name, value in tree.root.items()
+        if name in _WITHOUT_A_KEY or name not in Settings.model_fields
+    }
+    settings, problems = _validated(tree)
+    ours = [problem for problem in tree.problems if not problem.path or problem.path[0] in tree.root]
+    if settings is None or ours or problems:
+        raise _error([*ours, *problems])
+    return settings
+
+
+def _tree(path: Path | None, environ: Mapping[str, str]) -> Tree:
+    chosen = path or (Path(environ["PERFPOWER_CONFIG"]) if environ.get("PERFPOWER_CONFIG") else None)
+    tree = read_file(chosen, environ) if chosen else Tree()
+    overlay(tree, environ)
+    return tree
 
 
 def _validated(tree: Tree) -> tuple[Settings | None, list[Problem]]:

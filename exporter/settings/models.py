@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from datetime import tzinfo
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -27,6 +28,9 @@ from pydantic import (
 from exporter.appstore import addresses
 from exporter.errors import ConfigError
 from exporter.settings import values
+
+if TYPE_CHECKING:
+    from exporter.assets.model import Alert
 
 MAX_KEY_FILE = 65_536
 
@@ -517,6 +521,88 @@ class Http(Section):
         return values.listen_address(self.listen)
 
 
+def _one_or_several(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _on_one_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be on one line, without control characters")
+    return text
+
+
+Line = Annotated[Text, AfterValidator(_on_one_line)]
+Lines = Annotated[
+    tuple[Line, ...], BeforeValidator(_one_or_several, json_schema_input_type=tuple[Line, ...] | str)
+]
+
+
+def _alert(name: str) -> Alert:
+    # Imported here because only `assets` needs it, and every command reads the settings.
+    from exporter.assets.alerts import alerts
+    from exporter.assets.collector_alerts import collector_alerts
+
+    known = {alert.id: alert for alert in (*alerts(), *collector_alerts())}
+    if name in known:
+        return known[name]
+    near = get_close_matches(name, known, n=3) if len(name) <= 60 else []
+    hint = f"did you mean {', '.join(near)}?" if near else "docs/alerts.md has them"
+    raise ValueError(f"must be the id of an alert; {hint}")
+
+
+def _alert_id(name: str) -> str:
+    return _alert(name).id
+
+
+def _with_a_threshold(name: str) -> str:
+    if not _alert(name).setting:
+        raise ValueError("has no threshold to choose: it tells yes from no, or keeps to a limit of Apple's")
+    return name
+
+
+AlertId = Annotated[Line, AfterValidator(_alert_id)]
+AlertWithThreshold = Annotated[Line, AfterValidator(_with_a_threshold)]
+
+
+class Alerts(Section):
+    """The alerts that `assets` writes. The exporter itself does not read them."""
+
+    services: Lines = Field(
+        default=(),
+        description="`service.name` of the apps that are watched: the bundle id, or what "
+        "`apps.service_names` says. Empty: all.",
+    )
+    environments: Lines = Field(
+        default=(),
+        description="`deployment.environment.name` of what is watched, `environment` of its account. Empty: "
+        "all.",
+    )
+    notify: Lines = Field(
+        default=(),
+        description="Whom to tell, in the backend's own words: `@slack-mobile` in Datadog, "
+        "`Email,team@example.com` in Splunk Observability, a label such as `team=mobile` for the routes of "
+        "Prometheus' Alertmanager. One, or a list.",
+    )
+    thresholds: dict[AlertWithThreshold, Annotated[float, Field(gt=0, le=1e12)]] = Field(
+        default_factory=dict,
+        description="The threshold of an alert, by its id: `{DataStale: 90000}`. docs/alerts.md has the ids, "
+        "units and defaults.",
+    )
+    disabled: Annotated[
+        tuple[AlertId, ...], BeforeValidator(_split, json_schema_input_type=tuple[AlertId, ...] | str)
+    ] = Field(default=(), description="Ids of alerts that are not wanted; docs/alerts.md has them.")
+    runbook: Line | None = Field(
+        default=None,
+        description="Where messages send people: the address before `#` and the alert's id in lower case. "
+        "Not given: docs/alerts.md of this project.",
+    )
+
+    @field_validator("runbook")
+    @classmethod
+    def _address(cls, address: str) -> str:
+        return values.base_url(address)
+
+
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
@@ -550,6 +636,9 @@ class Settings(Section):
     state: State = Field(default=State(), description="Where the exporter remembers what it has seen.")
     http: Http = Field(default=Http(), description="Health checks and the status page.")
     log: Log = Field(default=Log(), description="The exporter's own log.")
+    alerts: Alerts = Field(
+        default=Alerts(), description="What `perfpower-exporter assets` writes; see docs/alerts.md."
+    )
 
     @field_validator("accounts")
     @classmethod

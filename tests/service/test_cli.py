@@ -85,7 +85,7 @@ def test_each_command_explains_itself() -> None:
     runner = CliRunner()
     assert runner.invoke(main, ["--version"]).output == f"perfpower-exporter, version {__version__}\n"
     assert set(main.commands) == {
-        *("run", "once", "check", "plan", "sandbox", "healthcheck"),
+        *("run", "once", "check", "plan", "sandbox", "healthcheck", "assets"),
         *("apps", "builds", "metrics", "insights", "diagnostics", "parse", "token"),
     }
     for name in main.commands:
