@@ -286,7 +286,9 @@ def test_wrong_key(otelcol: Path, tmp_path: Path, backend: str) -> None:
 def test_collector_short_of_memory(otelcol: Path, tmp_path: Path, backend: str) -> None:
     """Its memory limiter refuses; that is in the log, and all arrives when it has memory again."""
     pair = Pair(otelcol, tmp_path, backend)
-    pair.further.write_text("processors: {memory_limiter: {check_interval: 50ms, limit_mib: 2}}")
+    pair.further.write_text(
+        "processors: {memory_limiter: {check_interval: 50ms, limit_mib: 2, spike_limit_mib: 1}}"
+    )
     with pair:
         pair.poll()
         wait_until(lambda: SHORT_OF_MEMORY in str(pair.heartbeat()["endpoint_says"]))
