@@ -21,7 +21,7 @@ from picture import picture
 from exporter import cli, errors, logs
 from exporter.appstore.payloads.diagnostics import Signature, parse_logs
 from exporter.assets import BACKENDS
-from exporter.assets.alerts import RUNBOOK, alerts
+from exporter.assets.alerts import alerts
 from exporter.assets.collector_alerts import collector_alerts
 from exporter.assets.model import Alert, Query, Wishes
 from exporter.assets.rendering import render
@@ -70,7 +70,7 @@ def collector_copies() -> dict[str, str]:
 
 def assets() -> dict[str, str]:
     """Dashboards and alerts of all backends, for everything that is watched and with nobody to tell."""
-    backends = (render(backend, Wishes(runbook=RUNBOOK)) for backend in BACKENDS)
+    backends = (render(backend, Wishes()) for backend in BACKENDS)
     return {path: text for files in backends for path, text in files.items()}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from apscheduler.triggers.cron import CronTrigger
 
-from exporter.assets.alerts import RUNBOOK, alerts
+from exporter.assets.alerts import alerts
 from exporter.assets.collector_alerts import collector_alerts
 from exporter.assets.dashboards import dashboards
 from exporter.assets.model import Wishes
@@ -44,7 +44,7 @@ def wishes(chosen: Alerts) -> Wishes:
         notify=chosen.notify,
         thresholds=dict(chosen.thresholds),
         off=chosen.disabled,
-        runbook=chosen.runbook or RUNBOOK,
+        runbook=chosen.runbook or "",
     )
 
 

@@ -22,7 +22,7 @@ from exporter.convert.catalogue import (
     AppleMetric,
 )
 
-RUNBOOK = "https://github.com/perfpower-exporter/perfpower-exporter/blob/main/docs/alerts.md"
+RUNBOOK = "docs/alerts.md"  # in the exporter's repository; users may have it elsewhere (`alerts.runbook`)
 UPPER = (("percentile", "!p50"),)  # the 90th percentile, and what has none
 _GROUP = (SERVICE, ENVIRONMENT, "platform", "version")
 BETWEEN_POLLS = 6 * 3600  # seconds, by the default schedule

@@ -167,7 +167,7 @@ class Wishes:
         notify: whom to tell, in the backend's own words: `@slack-mobile`, `Email,team@example.com`.
         thresholds: the id of an alert → its threshold.
         off: ids of alerts that are not wanted.
-        runbook: the address before `#` and the alert's id.
+        runbook: the address before `#` and the alert's id; empty: the page in the exporter's repository.
     """
 
     services: tuple[str, ...] = ()

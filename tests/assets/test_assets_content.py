@@ -401,7 +401,7 @@ def test_data_is_stale_after_two_polls() -> None:
 def test_every_alert_is_in_the_runbook() -> None:
     """The link in a message, the id in lower case behind #, leads to a place of the page."""
     page = (ROOT / "docs" / "alerts.md").read_text(encoding="utf-8")
-    assert RUNBOOK.endswith("/docs/alerts.md")
+    assert (ROOT / RUNBOOK).is_file()
     for alert in (*alerts(), *collector_alerts()):
         heading, anchor = f"\n### {alert.id}\n", f'<a id="{alert.id.lower()}"></a>'
         assert (heading in page) + (anchor in page) == 1, alert.id

@@ -11,7 +11,6 @@ from click.testing import CliRunner, Result
 
 from exporter.asset_files import between_polls, wishes
 from exporter.assets import BACKENDS
-from exporter.assets.alerts import RUNBOOK
 from exporter.assets.dashboards import dashboards
 from exporter.assets.model import Wishes
 from exporter.assets.rendering import render
@@ -44,7 +43,7 @@ def test_files_are_written_without_an_account(tmp_path: Path, backend: str) -> N
     result = run(backend, "--out", tmp_path / "new" / "folder")
     assert result.exit_code == 0, result.output
     written = found(tmp_path / "new" / "folder")
-    assert written == render(backend, Wishes(runbook=RUNBOOK))
+    assert written == render(backend, Wishes())
     assert all(path.split("/")[1] == backend for path in written)
     for kind, count in (("dashboards", 4), ("alerts", 36 if backend == "prometheus" else 31)):
         said = f"{count} {kind} in {tmp_path / 'new' / 'folder' / kind / backend}\n"
@@ -72,7 +71,7 @@ def test_any_schedule_has_alerts(tmp_path: Path, backend: str, poll: str) -> Non
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_files_end_with_one_newline(backend: str) -> None:
     """They are kept in git, where a missing newline is noise; names are fit for any file system."""
-    for path, text in render(backend, Wishes(runbook=RUNBOOK)).items():
+    for path, text in render(backend, Wishes()).items():
         assert text.endswith("\n"), path
         assert not text.endswith("\n\n"), path
         assert all(part.strip(".") and part.isascii() for part in path.split("/")), path
@@ -180,13 +179,13 @@ def test_the_longest_time_between_polls(poll: str, seconds: float) -> None:
 
 def test_what_is_not_chosen_is_everything() -> None:
     """Without a section: all services and environments, all alerts, our own runbook."""
-    assert wishes(Alerts()) == Wishes(runbook=RUNBOOK)
+    assert wishes(Alerts()) == Wishes()
 
 
 def test_the_page_names_files_that_are_written() -> None:
     """What docs/dashboards.md tells people to install is there under that name."""
     page = (ROOT / "docs" / "dashboards.md").read_text(encoding="utf-8")
-    there = {path for backend in BACKENDS for path in render(backend, Wishes(runbook=RUNBOOK))}
+    there = {path for backend in BACKENDS for path in render(backend, Wishes())}
     folders = {path.rpartition("/")[0] for path in there}
     named = set(re.findall(r"(?<![/\w])(?:dashboards|alerts)/[a-z]+(?:/[a-z][a-z.-]*[a-z])?", page))
     assert named <= there | folders, named - there - folders

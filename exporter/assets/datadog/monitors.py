@@ -172,7 +172,7 @@ def _of_the_group(alert: Alert, query: Query) -> str:
 
 def _runbook(wishes: Wishes) -> str:
     address = wishes.runbook or RUNBOOK
-    if not _ADDRESS.fullmatch(address):
+    if wishes.runbook and not _ADDRESS.fullmatch(address):
         raise ConfigError(
             f"{address[:_SHOWN]!r} is no address that can stand in a message",
             remedy="Give one that begins with https:// and has letters, digits and -._~:/?&=%+,; only.",

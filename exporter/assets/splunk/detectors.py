@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from exporter.assets.alerts import RUNBOOK
 from exporter.assets.model import ENVIRONMENT, SERVICE, Alert, Query, Wishes
 from exporter.assets.splunk import signalflow
 from exporter.assets.splunk.charts import Resource, viz
@@ -105,7 +106,7 @@ def _advice(alert: Alert, numbers: str) -> tuple[str, ...]:
         "What to do first: {{{tip}}}",
         f"Where to look: {alert.look}",
         numbers,
-        "{{#if runbookUrl}}Runbook: {{{runbookUrl}}}{{/if}}",
+        "Runbook: {{#if runbookUrl}}{{{runbookUrl}}}{{else}}" + f"{RUNBOOK}#{alert.id.lower()}" + "{{/if}}",
     )
 
 
