@@ -263,7 +263,7 @@ class Intake:
         """`not_yet` are the builds whose series are about to be made anew after these."""
         source = Source(self._account.name, app.id, build.id, "signatures")
         origin = origin_of(build)
-        most = len(parsed.signatures) + 3  # room for more than there is makes no difference
+        most = 2 * (len(parsed.signatures) + 3)  # room for more than there is makes no difference
         most += sum(2 + len(item.reference_versions) for item in parsed.signatures)
         room = min(self._cap.room(source, not_yet), most)
         top = self._settings.diagnostics.top_signatures

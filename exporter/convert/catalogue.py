@@ -195,6 +195,14 @@ SIGNATURE_NEW = FixedMetric(
     "gauge",
     _OF_SIGNATURE,
 )
+NEW_SHARE = FixedMetric(
+    "appstore.diagnostic.new_share",
+    "1",
+    "Which part of the type's weight, 0 to 1, the signatures of the newest version have that no earlier "
+    "version had; 0 for earlier versions, and where new cannot be told",
+    "gauge",
+    _OF_TYPE,
+)
 SIGNATURE_COUNT = FixedMetric(
     "appstore.diagnostic.signature.count",
     "{occurrence}",
@@ -233,6 +241,7 @@ DIAGNOSTIC_METRICS = (
     SIGNATURE_NEW,
     SIGNATURE_COUNT,
     SIGNATURES,
+    NEW_SHARE,
     DISK_WRITES,
     HANG_DURATION,
     LAUNCH_DURATION,

@@ -7,6 +7,7 @@ answer that held it.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -28,6 +29,7 @@ from exporter.convert.catalogue import (
     DISK_WRITES,
     HANG_DURATION,
     LAUNCH_DURATION,
+    NEW_SHARE,
     SIGNATURE_COUNT,
     SIGNATURE_NEW,
     SIGNATURE_REFERENCE,
@@ -131,7 +133,8 @@ def convert_signatures(
         origin: the build.
         new: the ids of those that no earlier version had; empty for a build that is not the newest.
         top: how many of each type become series, the heaviest first.
-        series_cap: how many series may leave; the counts go first, then the heaviest signatures.
+        series_cap: how many series may leave; the counts go first, then the shares of what is new, then the
+            heaviest signatures.
         observed_at: when the answer arrived, in nanoseconds since the epoch.
     """
     of_type: defaultdict[str, list[Signature]] = defaultdict(list, {kind: [] for kind in _HISTOGRAMS})
@@ -142,6 +145,9 @@ def convert_signatures(
     for kind, of_kind in of_type.items():
         where = {"diagnostic_type": kind, "version": origin.version, "platform": origin.platform}
         found.append(((0, 0, kind), SIGNATURES, where, float(len(of_kind))))
+        share = new_share(of_kind, new)
+        if share is not None:
+            found.append(((0, 1, kind), NEW_SHARE, where, share))
         ranked = sorted(of_kind, key=lambda item: (item.weight is None, -(item.weight or 0.0), item.id))
         left_out["top_signatures"] += len(ranked[top:])
         for rank, signature in enumerate(ranked[:top]):
@@ -256,6 +262,23 @@ def new_signatures(
         for signature_id, problem in problems_of(named).items()
         if seen_in(problems.get(problem), version).first == version
     )
+
+
+def new_share(signatures: Collection[Signature], new: Collection[str]) -> float | None:
+    """The weight of the new among the signatures of one type, over the weight of all: 0 to 1 on any scale.
+
+    None where that is not known: a signature has no weight or a negative one, or all weigh nothing.
+
+    Args:
+        signatures: all of the type, each id once.
+        new: the ids of those that no earlier version had, of any type.
+    """
+    weights = {item.id: item.weight for item in signatures if item.weight is not None and item.weight >= 0.0}
+    heaviest = max(weights.values(), default=0.0)
+    if len(weights) < len(signatures) or heaviest == 0.0:
+        return None
+    parts = {key: weight / heaviest for key, weight in weights.items()}  # whose sum cannot overflow
+    return math.fsum(part for key, part in parts.items() if key in new) / math.fsum(parts.values())
 
 
 def knows_earlier(problems: Mapping[str, Versions], version: str) -> bool:

@@ -47,6 +47,7 @@ from exporter.convert.diagnostics import (
     device_model,
     diagnostic_distributions,
     knows_earlier,
+    new_share,
     new_signatures,
     os_of,
     problems_of,
@@ -280,15 +281,17 @@ def test_of_equal_weights_the_id_decides() -> None:
     for order in (found, found[::-1]):
         kept = {
             attributes["signature_id"]
-            for _, attributes, _ in gauges_of(converted_signatures(order, top=2))[:2]
+            for name, attributes, _ in gauges_of(converted_signatures(order, top=2))
+            if name == "appstore.diagnostic.signature.weight"
         }
         assert kept == {"s001", "s002"}
 
 
 def test_no_signature_becomes_a_series_with_a_top_of_none() -> None:
-    """With a top of 0 there are counts alone, and what is left out is told."""
+    """With a top of 0 there are counts and shares alone, and what is left out is told."""
     converted = converted_signatures([signature(1), signature(2)], top=0)
-    assert {name for name, _, _ in gauges_of(converted)} == {"appstore.diagnostic.signatures"}
+    names = {"appstore.diagnostic.signatures", "appstore.diagnostic.new_share"}
+    assert {name for name, _, _ in gauges_of(converted)} == names
     assert converted.left_out == {"top_signatures": 2}
 
 
@@ -327,6 +330,7 @@ def test_no_signatures_break_a_rule(found: list[Signature], top: int, cap: int, 
     _check_series(points)
     weighed = {attributes["signature_id"] for name, attributes, _ in points if name.endswith(".new")}
     assert len(weighed) <= top * 4
+    assert all(0.0 <= value <= 1.0 for name, _, value in points if name.endswith(".new_share"))
 
 
 def _check_series(points: Sequence[tuple[str, Mapping[str, Any], float]]) -> None:
@@ -455,6 +459,46 @@ def test_a_problem_is_new_while_no_earlier_version_had_it(known: Versions | None
     assert new_signatures([item], "2.1", problems) == (frozenset({item.id}) if new else frozenset())
     other = signature(1, kind="LAUNCHES", text="Shop.pay()")
     assert new_signatures([other], "2.1", problems) == frozenset({other.id})
+
+
+@pytest.mark.parametrize(
+    ("found", "share"),
+    [
+        ([0.5, 0.25, 0.25], 0.5),
+        ([50.0, 25.0, 25.0], 0.5),
+        ([1.0], 1.0),
+        ([0.0, 0.3], 0.0),
+        ([1e308, 1e308], 0.5),
+        ([5e-324, 5e-324], 0.5),
+        ([1.0, 1e300], 1e-300),
+        ([], None),
+        ([0.0, 0.0], None),
+        ([None], None),
+        ([0.5, None], None),
+        ([None, 0.5], None),
+        ([0.5, -0.5], None),
+        ([-0.5, 1.0], None),
+    ],
+)
+def test_the_share_of_the_new_is_by_weight(found: list[float | None], share: float | None) -> None:
+    """The first one is new: its weight over all, on any scale; None where one is not known, or all are 0."""
+    of_type = [signature(number, weight) for number, weight in enumerate(found)]
+    assert new_share(of_type, {"s000", "of another type"}) == (share and pytest.approx(share))
+
+
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_the_share_of_the_new_is_of_all_signatures(scale: float) -> None:
+    """Also of those that become no series of their own, and of each type for itself."""
+    found = [signature(number, scale / 8) for number in range(8)]
+    found += [signature(8, scale, "LAUNCHES"), signature(9, None, "DISK_WRITES")]
+    converted = convert_signatures(
+        found, ORIGIN, new={"s006", "s007", "s008"}, top=1, series_cap=100, observed_at=OBSERVED_AT
+    )
+    of_type = {"version": "2.1", "platform": "iOS"}
+    assert [point for point in gauges_of(converted) if point[0].endswith("share")] == [
+        ("appstore.diagnostic.new_share", {"diagnostic_type": "HANGS", **of_type}, 0.25),
+        ("appstore.diagnostic.new_share", {"diagnostic_type": "LAUNCHES", **of_type}, 1.0),
+    ]
 
 
 def test_versions_are_compared_by_their_numbers() -> None:

@@ -156,7 +156,7 @@ def build(identity: str, version: str, uploaded: float, platform: str = "IOS") -
     return Build(identity, "1", version, platform, uploaded, expired=False, released=True)
 
 
-def signature(identity: str, text: str, weight: float = 0.5, kind: str = "HANGS") -> Json:
+def signature(identity: str, text: str, weight: float | None = 0.5, kind: str = "HANGS") -> Json:
     attributes = {"diagnosticType": kind, "signature": text, "weight": weight}
     return {"type": "diagnosticSignatures", "id": identity, "attributes": attributes}
 

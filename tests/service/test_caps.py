@@ -24,11 +24,12 @@ from tests.service.scripted import (
 
 MakeScripted = Callable[..., ScriptedWorld]
 TYPES = ("HANGS", "LAUNCHES", "DISK_WRITES")
+OF_SIGNATURES = ("appstore.diagnostic.signature", "appstore.diagnostic.new_share")
 V1, V2, V3 = build("b1", "1.0", 100), build("b2", "2.0", 200), build("b3", "3.0", 300)
 
 
 def ten_of_each(build_id: str) -> Json:
-    """Ten signatures of each type: 3 counts, 30 weights, 30 flags, so 63 series."""
+    """Ten signatures of each type: 3 counts, 3 shares, 30 weights, 30 flags, so 66 series."""
     found = [signature(f"{build_id}-{t}-{n}", f"F{n}.{t}()", 0.1 * n, t) for t in TYPES for n in range(1, 11)]
     return page(*found)
 
@@ -40,7 +41,7 @@ def hangs_on(models: Iterable[int], signature_id: str, detail: str) -> Json:
 
 def signature_series(points: Iterable[Point]) -> Counter[str]:
     """Version → how many series its signatures make."""
-    chosen = (p for p in points if p.name.startswith("appstore.diagnostic.signature"))
+    chosen = (p for p in points if p.name.startswith(OF_SIGNATURES))
     return Counter(str(point.attributes["version"]) for point in chosen)
 
 
@@ -72,7 +73,7 @@ def test_the_newest_version_gets_room_first(make_scripted: MakeScripted, cap: in
     assert counted_types(gauges, "3.0") == set(TYPES)
     room = cap
     for version in ("3.0", "2.0", "1.0"):
-        assert of_version[version] == min(63, room)
+        assert of_version[version] == min(66, room)
         room -= of_version[version]
 
 
@@ -82,13 +83,13 @@ def test_a_version_that_appears_later_takes_room_from_older_ones(make_scripted: 
     world.hold(V2, V1)
     world.script.signatures_of |= {item.id: ten_of_each(item.id) for item in (V1, V2, V3)}
     world.poll_asking()
-    assert signature_series(world.delivered()[0]) == {"2.0": 63, "1.0": 17}
+    assert signature_series(world.delivered()[0]) == {"2.0": 66, "1.0": 14}
     world.hold(V3, V2, V1)
     world.later(24)
     world.poll_asking()
     gauges, _, _ = world.delivered()
     assert counted_types(gauges, "3.0") == set(TYPES)
-    assert signature_series(gauges) == {"3.0": 63, "2.0": 17}
+    assert signature_series(gauges) == {"3.0": 66, "2.0": 14}
 
 
 # All of an app together
@@ -170,7 +171,7 @@ OVERVIEW: Json = {
     ("models", "stays"),
     [
         (20, {"build metrics", "1.0", "2.0", "3.0"}),
-        (25, {"1.0", "2.0", "3.0"}),
+        (22, {"1.0", "2.0", "3.0"}),
         (30, {"2.0", "3.0"}),
         (35, {"3.0"}),
     ],

@@ -224,7 +224,10 @@ def test_a_first_poll_asks_in_the_order_of_importance(make_world: MakeWorld) -> 
 
 @pytest.mark.parametrize(("app_id", "day"), [(HARBOUR, 2.0), (TIDEPOOL, 2.0), (HARBOUR, 56.0)])
 def test_a_poll_brings_all_gauges_of_the_signatures(make_world: MakeWorld, app_id: str, day: float) -> None:
-    """Ten weights a type and version, as Apple sends them, and how many there are on all pages, or 0."""
+    """Ten weights a type and version, as Apple sends them, and how many there are on all pages, or 0.
+
+    Which part of them is new is told wherever there are any.
+    """
     world = make_world(app_id, diagnostics__logs="false")
     world.day = day
     assert world.poll().outcome == "ok"
@@ -240,6 +243,8 @@ def test_a_poll_brings_all_gauges_of_the_signatures(make_world: MakeWorld, app_i
     attributes = "version", "diagnostic_type", "signature_id"
     assert by_attribute(points, f"{SIGNATURE}weight", *attributes) == weights
     assert by_attribute(points, "appstore.diagnostic.signatures", *attributes[:2]) == counts
+    shares = by_attribute(points, "appstore.diagnostic.new_share", *attributes[:2])
+    assert shares.keys() == {key for key, count in counts.items() if count}
     assert (sum(counts.values()) > 200) is (day == 56.0)  # more than a page holds
     assert by_attribute(points, f"{SIGNATURE}new", *attributes).keys() == weights.keys()
 

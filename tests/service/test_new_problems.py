@@ -165,6 +165,63 @@ def test_only_events_of_the_newest_version_tell_what_is_new(
     assert events["fresh"].severity_text == ("WARN" if told else "INFO")
 
 
+# How much of it is new
+
+
+def shares(world: ScriptedWorld, hours: float = 24.0) -> dict[str, float | None]:
+    """Poll after so many hours and deliver: version → which part of its hangs is new."""
+    world.later(hours)
+    assert world.poll_asking()[0].failures == []
+    points = [p for p in world.delivered()[0] if p.name == "appstore.diagnostic.new_share"]
+    assert {p.attributes["diagnostic_type"] for p in points} <= {"HANGS"}
+    return {str(p.attributes["version"]): p.value for p in points}
+
+
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_the_part_that_is_new_ends_with_the_version(make_scripted: MakeScripted, scale: float) -> None:
+    """0 on the first look, then as the weights say; an explicit 0 once a newer version came."""
+    world = make_scripted(diagnostics__logs="false", diagnostics__top_signatures=1)
+    world.hold(V1)
+    old, new = signature("old", "Shop.load()", 0.5 * scale), signature("new", "Shop.pay()", 0.3 * scale)
+    world.script.signatures_of["b1"] = page(old)
+    assert shares(world) == {"1.0": 0.0}
+    world.hold(V2, V1)
+    world.script.signatures_of["b2"] = page(
+        signature("old-2", "Shop.load()", 0.5 * scale), new, signature("newer", "Shop.draw()", 0.2 * scale)
+    )
+    assert shares(world) == {"1.0": 0.0, "2.0": 0.5}
+    assert shares(world) == {"1.0": 0.0, "2.0": 0.5}
+    world.hold(V3, V2, V1)
+    world.script.signatures_of["b3"] = page(signature("still", "Shop.pay()", scale))
+    assert shares(world) == {"1.0": 0.0, "2.0": 0.0, "3.0": 0.0}
+
+
+def test_the_part_that_is_new_is_0_where_new_cannot_be_told(make_scripted: MakeScripted) -> None:
+    """While an earlier version did not answer; and signatures that name no function never count as new."""
+    world = make_scripted(diagnostics__logs="false")
+    world.hold(V2, V1)
+    found = [signature("named", "Shop.pay()", 0.5), signature("nameless", "Shop + 105316", 0.5)]
+    world.script.signatures_of |= {"b2": page(*found), "b1": unavailable()}
+    world.poll_asking()
+    (point,) = [p for p in world.delivered()[0] if p.name == "appstore.diagnostic.new_share"]
+    assert (point.attributes["version"], point.value) == ("2.0", 0.0)
+    world.script.signatures_of |= {"b2": page(*found, signature("fresh", "Shop.wait()", 1.0)), "b1": page()}
+    assert shares(world) == {"2.0": 0.75}
+
+
+@pytest.mark.parametrize("found", [[], [("s", 0.0)], [("s", None), ("t", 0.5)]])
+def test_no_part_is_told_where_weights_do_not_tell(
+    make_scripted: MakeScripted, found: list[tuple[str, float | None]]
+) -> None:
+    """Without signatures, without their weights, or where these are all 0, the gauge ends."""
+    world = make_scripted(diagnostics__logs="false")
+    world.hold(V2, V1)
+    world.script.signatures_of |= {"b1": page(), "b2": page(signature("s", "Shop.pay()", 0.5))}
+    assert shares(world) == {"2.0": 1.0}
+    world.script.signatures_of["b2"] = page(*(signature(key, f"{key}()", weight) for key, weight in found))
+    assert shares(world) == {}
+
+
 # What is remembered
 
 
