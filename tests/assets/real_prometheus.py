@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from typing import Any, Self
 import httpx
 import yaml
 
+from tests.collector.running import free_port
 from tests.container.tools import program
 
 SOURCE = "install the package prometheus"
@@ -37,7 +37,7 @@ class Prometheus:
     def __init__(self, folder: Path, page: int, rules: str = "", every: str = "5s") -> None:
         self._folder = folder
         self._program = program("prometheus", SOURCE)
-        with socket.create_server(("127.0.0.1", 0)) as held:
+        with free_port() as held:
             self._port = held.getsockname()[1]
         (folder / "rules.yml").write_text(rules or "groups: []\n")
         (folder / "prometheus.yml").write_text(yaml.safe_dump(_configuration(page, every)))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -45,10 +46,20 @@ class Ports:
 
 
 def free_ports() -> Ports:
-    """Ports that nobody listens on; held all at once, so that they differ."""
+    """Ports that nobody listens on; held all at once, so that they differ.
+
+    Below those that a system gives to connections: one of these may be taken before the Collector listens.
+    """
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(5)]
+        sockets = [stack.enter_context(free_port()) for _ in range(5)]
         return Ports(*(held.getsockname()[1] for held in sockets))
+
+
+def free_port() -> socket.socket:
+    """A socket that holds such a port until it is closed."""
+    while True:
+        with suppress(OSError):
+            return socket.create_server(("127.0.0.1", random.randrange(10_000, 32_000)))
 
 
 class Collector:
