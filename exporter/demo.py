@@ -25,6 +25,10 @@ _SECTIONS_OF_THE_USER = (
     "PERFPOWER__LIMITS__",
     "PERFPOWER__HTTP__",
 )
+_DAY = 1  # minutes: a new day for each poll
+_LONG_DAY = (
+    5  # with a Collector, for alerts: they wait a quarter of an hour; the next release comes on day 13
+)
 _SCHEDULE = {
     "PERFPOWER__SCHEDULE__POLL": "* * * * *",
     "PERFPOWER__SCHEDULE__JITTER": "0",
@@ -52,8 +56,8 @@ def run_sandbox(environ: Mapping[str, str], stop: threading.Event, endpoint: str
         endpoint: the address of a Collector to push to; None for the built-in receiver.
     """
     with ExitStack() as opened:
-        first = _minute()
-        appstore = AppStoreSandbox(day=lambda: float(_minute() - first))  # a new day for each poll
+        first, minutes = _minute(), minutes_of_a_day(endpoint)
+        appstore = AppStoreSandbox(day=lambda: float((_minute() - first) // minutes))
         sandbox = opened.enter_context(Sandbox(appstore=appstore))
         folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="perfpower-sandbox-"))
         chosen = {name: value for name, value in environ.items() if name.startswith(_SECTIONS_OF_THE_USER)}
@@ -67,6 +71,11 @@ def run_sandbox(environ: Mapping[str, str], stop: threading.Event, endpoint: str
         exporter = Exporter(configured, state, open_sink(configured.otlp), log=narrator, stop=stop)
         narrator.begin()
         run(exporter, stop, narrator)
+
+
+def minutes_of_a_day(endpoint: str | None) -> int:
+    """How long a day of the sandbox lasts, with a Collector at `endpoint` or, None, the built-in receiver."""
+    return _LONG_DAY if endpoint else _DAY
 
 
 class Narrator:
@@ -95,9 +104,9 @@ class Narrator:
         )
 
     def _both_ends(self) -> str:
-        appstore = (
-            f"  App Store Connect  {self._sandbox.appstore.url}  three apps; a day passes each minute\n"
-        )
+        minutes = minutes_of_a_day(self._endpoint)
+        pace = "each minute" if minutes == 1 else f"every {minutes} minutes"
+        appstore = f"  App Store Connect  {self._sandbox.appstore.url}  three apps; a day passes {pace}\n"
         if self._endpoint:
             return (
                 f"a built-in App Store Connect.\n\n{appstore}"

@@ -53,6 +53,7 @@ def test_the_sandbox_shows_the_whole_way_and_leaves_nothing(demo: Demo) -> None:
         lambda text: "metrics in all" in text and " polled " in text, PERFPOWER__DIAGNOSTICS__VERSIONS="0"
     )
     assert "nothing leaves this machine" in text
+    assert "a day passes each minute\n" in text
     assert " polled     3 apps, requests: 4; 0 of 3 answers as before" in text
     assert " delivered  " in text
     assert " started    status page at http://127.0.0.1:" in text
@@ -86,6 +87,7 @@ def test_the_sandbox_can_push_to_a_collector(demo: Demo) -> None:
     assert "com.example.harbour" in services
     assert f"  Collector          {url}  " in text
     assert "nothing leaves this machine" not in text
+    assert "a day passes every 5 minutes\n" in text
     assert "What the receiver got" not in text
     assert "Traceback" not in text
     assert os.listdir(demo.folder) == []
