@@ -480,9 +480,13 @@ def alerts_page() -> Iterator[str]:
         "[configuration.md](configuration.md#alerts).\n\n"
     )
     yield table(("Severity", "Meant as"), [(f"`{name}`", words) for name, words in _SEVERITY.items()])
+    yield "\nThose under `alerts.notify` are told of `critical` and `warning`; of `info` nobody is.\n"
     yield (
         "\nAn alert about an app fires once for each of its versions, and ends by data: a version that is no "
-        "longer worse, or no longer the newest, is sent with an explicit 0. A late heartbeat, a restart or a "
+        "longer worse, or no longer the newest, is sent with an explicit 0. Only those that call a metric "
+        "poor end some minutes after their data: Apple has goals for the newest version alone, and no 0 "
+        "follows. Where Apple has no data of a version for more than a day, what it says afterwards counts "
+        "as new. A late heartbeat, a restart or a "
         "missed poll changes nothing, since the last good data is sent again. If the exporter is silent "
         "altogether, [DataStale](#datastale) says so, and nothing else does.\n"
     )
@@ -520,9 +524,14 @@ def _alike(group: Sequence[Alert]) -> Iterator[str]:
         yield f"\n### {alert.id}\n\n{alert.title}.\n\n"
     meaning = alert.meaning.partition(": ")[2] if several else alert.meaning
     yield f"- **What it means.** {meaning[0].upper()}{meaning[1:]}\n"
-    yield f"- **What to do first.** {alert.first}\n- **Where to look.** {alert.look}\n"
+    yield f"- **What to do first.** {_linked(alert.first)}\n- **Where to look.** {_linked(alert.look)}\n"
     yield f"- **When it fires.** {_condition(alert, several)}\n"
     yield f"- **Severity and threshold.** `{alert.severity}`. {alert.why}{_choice(alert)}\n"
+
+
+def _linked(text: str) -> str:
+    """Pages that a message can only name are links here."""
+    return re.sub(r"docs/(\w+\.md)", r"[\1](\1)", text)
 
 
 def _common_title(group: Sequence[Alert]) -> str:
@@ -541,7 +550,7 @@ def _condition(alert: Alert, several: bool) -> str:
     """When it fires and resolves, and what one alert is about."""
     what = "what it watches" if several else _quantity(alert)
     bound = "or more" if alert.compare == ">=" else "or less"
-    threshold = f"{alert.threshold:g} {bound}"
+    threshold = f"{_in_words(alert)} {bound}"
     if alert.window:
         fires = f"{what} has counted {threshold} within {_time(alert.window)}"
         fires += f", all through {_time(alert.minutes)}" if alert.minutes else ""
@@ -552,6 +561,16 @@ def _condition(alert: Alert, several: bool) -> str:
     *others, last = [f"`{attribute}`" for attribute in alert.query.by] or [""]
     by = f"{', '.join(others)} and {last}" if others else last
     return f"{fires[0].upper()}{fires[1:]}." + silent + (f" One for each {by}." if by else "")
+
+
+def _in_words(alert: Alert) -> str:
+    """The threshold with its unit, and as people would say it."""
+    number, unit = f"{alert.threshold:g}", alert.query.metric.unit
+    if unit == "s":
+        return f"{number} s ({_time(round(alert.threshold / 60))})"
+    if unit == "1" or (alert.over and alert.over != alert.times):
+        return f"{number} ({alert.threshold:.0%})".replace("%", " %")
+    return f"{number} %" if unit == "%" else number
 
 
 def _quantity(alert: Alert) -> str:

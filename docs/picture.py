@@ -14,6 +14,7 @@ from xml.sax.saxutils import escape
 from exporter.appstore.payloads.metrics import parse_metrics
 from exporter.assets.dashboards import dashboards
 from exporter.assets.model import Chart, Dashboard, Query, Where
+from exporter.convert.catalogue import DELTA, GOAL_RATIO
 from exporter.convert.insights import convert_insights
 from exporter.convert.metrics import Selection, convert
 from exporter.sandbox.store import Store
@@ -78,7 +79,7 @@ def _measured(day: int) -> tuple[Point, ...]:
 def _asked(query: Query, board: Dashboard, chart: Chart, day: int = LAST_DAY) -> Groups:
     """Group → the highest value, with what is chosen on the page."""
     chosen = tuple(CHOSEN.items()) if board.filters else ()
-    where = (*query.where, *((key, value) for key, value in chosen if key not in chart.without))
+    where = (*query.conditions, *((key, value) for key, value in chosen if key not in chart.without))
     groups: Groups = {}
     for point in _measured(day):
         if point.name == query.metric.name and _fits(where, point.attributes):
@@ -89,6 +90,8 @@ def _asked(query: Query, board: Dashboard, chart: Chart, day: int = LAST_DAY) ->
 
 def _fits(where: Where, attributes: Mapping[str, str]) -> bool:
     def one(wanted: str, value: str) -> bool:
+        if wanted == "!*":  # without the attribute
+            return not value
         if wanted.startswith("!"):
             return not one(wanted[1:], value)
         return value.startswith(wanted[:-1]) if wanted.endswith("*") else value == wanted
@@ -108,7 +111,8 @@ def _head(board: Dashboard) -> Iterator[str]:
     yield _text(MARGIN, 28, board.title, size=18, weight="bold")
     left = MARGIN
     for each in board.filters:
-        label = f"{each.label}: {CHOSEN[each.attribute]}"
+        chosen = CHOSEN[each.attribute]
+        label = f"{each.label}: {'all' if chosen == '*' else chosen}"
         width = 7 * len(label) + 16
         yield _box(left, 42, width, 24)
         yield _text(left + 8, 58, label)
@@ -137,9 +141,12 @@ def _table(chart: Chart, board: Dashboard, top: int) -> Iterator[str]:
         for place, groups in enumerate(columns.values()):
             if row in groups:
                 value = groups[row]
-                shown = f"{value:+.1%}".replace("%", " %").replace("-", "−")
                 colour = COLOURS["poor"] if value >= 0.1 else "#1f2933"
-                yield _text(200 + place * step, height, shown, colour=colour)
+                yield _text(200 + place * step, height, _change(value), colour=colour)
+
+
+def _change(value: float) -> str:
+    return f"{value:+.1%}".replace("%", " %").replace("-", "−")
 
 
 def _wrapped(text: str) -> list[str]:
@@ -192,15 +199,22 @@ def _number(chart: Chart, board: Dashboard, place: tuple[int, int, int, int]) ->
     yield _box(*place, fill=COLOURS[band] if band else "#ffffff")
     colour = "#ffffff" if band else "#1f2933"
     yield _text(left + 8, top + 20, chart.title, size=10, colour=colour)
-    yield _text(left + 8, top + 64, f"{value:.3g}", size=28, weight="bold", colour=colour)
+    shown, size = f"{value:.3g}", 28
+    if query.metric.name.endswith(DELTA.suffix):
+        shown, size = _change(value), 22
+    elif query.metric.name.endswith(GOAL_RATIO.suffix):
+        shown = f"{value:.2f} ×"
+    yield _text(left + 8, top + 64, shown, size=size, weight="bold", colour=colour)
 
 
 def _top(chart: Chart, board: Dashboard, place: tuple[int, int, int, int]) -> Iterator[str]:
     left, top, width, _ = place
     (query,) = chart.queries
     groups = sorted(_asked(query, board, chart).items(), key=lambda item: (-item[1], item[0]))[:5]
+    whatever = f", whatever {' and '.join(chart.without)} is chosen" if chart.without else ""
     yield _box(*place)
     yield _text(left + 10, top + 20, f"{chart.title}, {query.metric.unit}", weight="bold")
+    yield _text(left + 130, top + 20, whatever.lstrip(", "), colour="#616e7c", size=11)
     for line, (group, value) in enumerate(groups):
         y = top + 30 + 20 * line
         bar = value / groups[0][1] * (width - 220)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from exporter.assets.dashboards import dashboards
 from exporter.assets.model import Wishes
 from exporter.assets.rendering import render
 from exporter.errors import ConfigError
-from exporter.settings import Alerts, Schedule, Settings
+from exporter.settings import Account, Alerts, AppSelection, Schedule, Settings
 
 _SOME_DAY = datetime(2026, 1, 1, tzinfo=UTC)  # a Thursday: the weekend is near
 _SLACK = 1800  # seconds; the alerts add an hour to two polls
@@ -28,12 +30,14 @@ def write(backend: str, settings: Settings, folder: Path) -> list[str]:
         Lines that say what was written, and which files there are none of these.
 
     Raises:
-        ConfigError: a file cannot be written.
+        ConfigError: a threshold that the schedule makes impossible; a file that cannot be written, and then
+            none is.
     """
-    files = render(backend, wishes(settings.alerts), between_polls(settings.schedule))
-    for path, text in files.items():
-        _write(folder / path, text)
-    return [*_written(backend, files, settings.alerts, folder), *_others(files, folder)]
+    longest = between_polls(settings.schedule)
+    _refuse_stale_at_once(settings.alerts, longest)
+    files = render(backend, wishes(settings.alerts), longest, settings.schedule.heartbeat)
+    _write({folder / path: text for path, text in files.items()})
+    return [*_written(backend, files, settings.alerts, folder), *_left(backend, files, folder)]
 
 
 def wishes(chosen: Alerts) -> Wishes:
@@ -61,11 +65,63 @@ def between_polls(schedule: Schedule) -> float:
     return longest.total_seconds() + max(0.0, schedule.jitter - _SLACK)
 
 
-def _write(path: Path, text: str) -> None:
+def strangers(chosen: Alerts, accounts: Iterable[Account]) -> Iterator[str]:
+    """What the alerts are to watch and no account has: alerts about it would never fire.
+
+    Args:
+        accounts: of the same configuration; none where they are not known.
+    """
+    known = tuple(accounts)
+    if not known:
+        return
+    environments = {account.environment for account in known}
+    for name in chosen.environments:
+        if name not in environments:
+            yield f"alerts.environments: no account has the environment {name!r}; {_those(environments)}"
+    for name in chosen.services:
+        if not any(_may_have(account.apps, name) for account in known):
+            names = {name for account in known for name in account.apps.service_names.values()}
+            yield f"alerts.services: no account has an app of the service name {name!r}; {_those(names)}"
+
+
+def _those(names: Iterable[str]) -> str:
+    return f"known: {', '.join(sorted(names)) or 'bundle ids, as under apps'}"
+
+
+def _may_have(apps: AppSelection, service: str) -> bool:
+    """Whether an app can have that service name, as far as the configuration tells."""
+    names = apps.service_names
+    if service in names.values():
+        return True
+    by_number = any(entry.isdigit() and entry not in names for entry in apps.include)  # of any bundle id
+    return service not in names and (by_number or apps.selects("", service))
+
+
+def _refuse_stale_at_once(chosen: Alerts, longest: float) -> None:
+    seconds = chosen.thresholds.get("DataStale")
+    if seconds is not None and seconds < longest:
+        raise ConfigError(
+            f"must not be less than the {longest:g} seconds between two polls of the schedule, or it would "
+            "fire before each",
+            where="alerts.thresholds.DataStale",
+            remedy=f"Write seconds; unless set it is {2 * longest + 3600:g}.",
+        )
+
+
+def _write(files: Mapping[Path, str]) -> None:
+    """All, or none: each is written beside its place first, and then they are moved there."""
+    beside = {path: path.with_name(f".{path.name}.new") for path in files}
+    path = next(iter(files))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        for path, text in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside[path].write_text(text, encoding="utf-8")
+        for path, new in beside.items():
+            os.replace(new, path)
     except OSError as error:
+        for new in beside.values():
+            with suppress(OSError):
+                new.unlink()
         raise ConfigError(
             f"the file cannot be written: {(error.strerror or 'unknown reason').lower()}",
             where=str(path),
@@ -84,10 +140,8 @@ def _written(backend: str, files: Mapping[str, str], chosen: Alerts, folder: Pat
             yield f"{count} {kind} in {folder / kind / backend}"
 
 
-def _others(files: Mapping[str, str], folder: Path) -> Iterator[str]:
-    """Files beside them that an earlier configuration may have left."""
-    places = sorted({folder.joinpath(*Path(path).parts[:2]) for path in files})
-    there = (path for place in places for path in sorted(place.rglob("*")) if path.is_file())
-    for path in there:
-        if path.relative_to(folder).as_posix() not in files:
-            yield f"left alone, as this configuration does not have it: {path}"
+def _left(backend: str, files: Mapping[str, str], folder: Path) -> Iterator[str]:
+    """Files that another configuration has. Others, such as a state of Terraform's, are not ours to name."""
+    for name in sorted(render(backend, Wishes()).keys() - files.keys()):
+        if (path := folder / name).is_file():
+            yield f"not of this configuration, and still there: {path}; delete it, or it is installed as well"

@@ -6,18 +6,22 @@ about the pipeline watches what the exporter says of itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
-from exporter.assets.model import ENVIRONMENT, FAMILIES, SERVICE, Alert, Query, of_apple, of_fixed
+from exporter.assets.model import ENVIRONMENT, FAMILIES, SERVICE, Alert, Events, Query, of_apple, of_fixed
 from exporter.convert import catalogue
 from exporter.convert.catalogue import (
     APPLE_METRICS,
     DELTA,
+    DIAGNOSTIC_EVENT,
     GOAL_BAND,
     GOAL_RATIO,
     INSIGHT_DELTA,
+    INSIGHT_EVENT,
+    NEW_SHARE,
+    OWN_ACCOUNTS,
     REGRESSED,
-    SIGNATURE_NEW,
     SIGNATURE_WEIGHT,
     AppleMetric,
 )
@@ -25,19 +29,27 @@ from exporter.convert.catalogue import (
 RUNBOOK = "docs/alerts.md"  # in the exporter's repository; users may have it elsewhere (`alerts.runbook`)
 UPPER = (("percentile", "!p50"),)  # the 90th percentile, and what has none
 _GROUP = (SERVICE, ENVIRONMENT, "platform", "version")
-BETWEEN_POLLS = 6 * 3600  # seconds, by the default schedule
-_THREE_BEATS = 15  # minutes: three heartbeats, so that one that is late changes nothing
+BETWEEN_POLLS = 6 * 3600.0  # seconds, by the default schedule
+HEARTBEAT = 240.0  # seconds, by the default schedule
 
 _OWN = {metric.name.removeprefix("appstore.exporter."): of_fixed(metric) for metric in catalogue.OWN_METRICS}
 
 
-def alerts(between_polls: float = BETWEEN_POLLS) -> tuple[Alert, ...]:
+def alerts(between_polls: float = BETWEEN_POLLS, heartbeat: float = HEARTBEAT) -> tuple[Alert, ...]:
     """All of them: about apps, then about the pipeline.
 
     Args:
         between_polls: the longest time between two polls of the schedule, in seconds.
+        heartbeat: the time between two heartbeats, in seconds.
     """
-    return (*_of_metrics(), *_of_insights(), *_of_problems(), *_of_the_pipeline(between_polls))
+    minutes = _three_beats(heartbeat)
+    of_apps = (*_of_metrics(minutes), *_of_insights(minutes), *_of_problems(minutes))
+    return (*of_apps, *_of_the_pipeline(between_polls, heartbeat))
+
+
+def _three_beats(heartbeat: float) -> int:
+    """Minutes: three heartbeats and some slack, so that one that is late changes nothing; at least 15."""
+    return max(15, 5 * math.ceil((3 * heartbeat / 60 + 3) / 5))
 
 
 def alert_id(metric: AppleMetric) -> str:
@@ -54,14 +66,14 @@ def title_of(metric: AppleMetric) -> str:
     return (text if group in text else f"{group} {text}").capitalize()
 
 
-def _of_metrics() -> Iterator[Alert]:
+def _of_metrics(minutes: int) -> Iterator[Alert]:
     for metric in APPLE_METRICS:
-        yield _regressed(metric)
+        yield _regressed(metric, minutes)
     for metric in APPLE_METRICS:
-        yield _poor(metric)
+        yield _poor(metric, minutes)
 
 
-def _regressed(metric: AppleMetric) -> Alert:
+def _regressed(metric: AppleMetric, minutes: int) -> Alert:
     name = title_of(metric)
     terminations = metric.category == "TERMINATION"
     return Alert(
@@ -70,7 +82,7 @@ def _regressed(metric: AppleMetric) -> Alert:
         severity="critical" if terminations else "warning",
         query=Query(of_apple(metric, REGRESSED), _GROUP, (*FAMILIES, *UPPER)),
         threshold=1,
-        minutes=_THREE_BEATS,
+        minutes=minutes,
         change=Query(
             of_apple(metric, DELTA),
             (*_GROUP, "device"),
@@ -109,18 +121,19 @@ def _worst_models(metric: AppleMetric) -> Query:
     return Query(of_apple(metric), (*_GROUP, "device"), (*UPPER, ("device", "!all_*")), label="value")
 
 
-def _poor(metric: AppleMetric) -> Alert:
+def _poor(metric: AppleMetric, minutes: int) -> Alert:
     # Every version has a band, only the newest a ratio: times and over it, the bands of the others fall away.
     newest = Query(of_apple(metric, GOAL_RATIO), _GROUP, (*FAMILIES, *UPPER))
     return Alert(
         id=f"{alert_id(metric)}Poor",
         title=f"{title_of(metric)} is poor by Apple's goals",
         severity="info",
+        fades=True,
         query=Query(of_apple(metric, GOAL_BAND), _GROUP, (*FAMILIES, *UPPER)),
         times=newest,
         over=newest,
         threshold=2.5,
-        minutes=_THREE_BEATS,
+        minutes=minutes,
         worst=_worst_models(metric),
         meaning=(
             f"{metric.description}: at the 90th percentile of a whole family of devices the newest version "
@@ -138,7 +151,7 @@ def _poor(metric: AppleMetric) -> Alert:
     )
 
 
-def _of_insights() -> Iterator[Alert]:
+def _of_insights(minutes: int) -> Iterator[Alert]:
     yield Alert(
         id="HighImpactRegression",
         title="Apple reports a high-impact regression",
@@ -146,20 +159,22 @@ def _of_insights() -> Iterator[Alert]:
         query=Query(of_fixed(INSIGHT_DELTA), (*_GROUP, "metric"), (("insight", "regression"),)),
         threshold=100,
         setting="HighImpactRegression",
-        minutes=_THREE_BEATS,
+        minutes=minutes,
         worst=Query(
             of_fixed(INSIGHT_DELTA),
             (*_GROUP, "metric", "device"),
             (("insight", "regression"),),
             label="percent above the reference versions",
         ),
+        events=Events(INSIGHT_EVENT.name, (), (("appstore.insight.kind", "regression"),)),
         meaning=(
             "Apple's own analysis finds a metric of this version at least twice as high as the average of "
             "the reference versions."
         ),
         first=(
-            "Read Apple's sentence in the event `appstore.insight`: it names the populations with the largest"
-            " change. Then what changed in the release; consider halting it."
+            "Read what Apple says: `perfpower-exporter insights APP`, or the event `appstore.insight`; it "
+            "names the populations with the largest change. Then what changed in the release; consider "
+            "halting it."
         ),
         look="Release health, the section on what Apple found.",
         why=(
@@ -169,45 +184,53 @@ def _of_insights() -> Iterator[Alert]:
     )
 
 
-def _of_problems() -> Iterator[Alert]:
-    by = (*_GROUP, "diagnostic_type", "signature")
+def _of_problems(minutes: int) -> Iterator[Alert]:
+    by = (*_GROUP, "diagnostic_type")
     yield Alert(
         id="NewHeavyProblem",
-        title="A new problem takes a large share of hangs, slow launches or disk writes",
+        title="New problems take a large share of hangs, slow launches or disk writes",
         severity="warning",
-        query=Query(of_fixed(SIGNATURE_WEIGHT), by),
-        times=Query(of_fixed(SIGNATURE_NEW), by),
-        threshold=0.1,
-        minutes=_THREE_BEATS,
-        meaning="A signature that no earlier version had is a large part of its type in the newest version.",
-        first=(
-            "Open the event `appstore.diagnostic` of the signature: the blamed frame and the stack say which"
-            " code it is. Most are a call on the main thread that became slow, or work that came to the"
-            " launch."
+        query=Query(of_fixed(NEW_SHARE), by),
+        threshold=0.5,
+        minutes=minutes,
+        worst=Query(of_fixed(SIGNATURE_WEIGHT), (*by, "signature"), label="weight, the new and the others"),
+        events=Events(DIAGNOSTIC_EVENT.name, (), (("appstore.diagnostic.new", "true"),)),
+        meaning=(
+            "Problems that no earlier version had make up a large share of the hangs, slow launches or disk "
+            "writes of the newest version, by weight."
         ),
-        look="Diagnostics, the signatures by weight, and their events.",
+        first=(
+            "See which: `perfpower-exporter diagnostics APP:VERSION --type TYPE --limit 1 --callstack`, or "
+            "the events `appstore.diagnostic` whose `appstore.diagnostic.new` is true. The blamed frame and "
+            "the stack say which code it is. Most are a call on the main thread that became slow, or work "
+            "that came to the launch."
+        ),
+        look="Diagnostics, the share of new problems and the signatures by weight, and their events.",
         why=(
-            "A tenth of a type. Weights are 0 to 1 in Apple's documentation, 0 to 100 in some accounts:"
-            " there, set it to 10."
+            "Half of a type: every release has some small new ones. One alert for a type, and not for each "
+            "signature. A share, since the scale of weights differs between accounts."
         ),
         setting="NewHeavyProblem",
     )
 
 
-def _of_the_pipeline(between_polls: float) -> Iterator[Alert]:
+def _of_the_pipeline(between_polls: float, heartbeat: float) -> Iterator[Alert]:
     account = ("account",)
+    minutes = _three_beats(heartbeat)
+    an_hour = max(60, minutes)
+    silence = max(60, math.ceil(6 * heartbeat / 60))
     two_polls = round(2 * between_polls / 60) + 60  # minutes: two polls, and an hour for a late one
     one_poll = round(between_polls / 60) + 60
     week = 7 * 24 * 60  # what failed before that is no news
     yield Alert(
         id="DataStale",
-        title="App Store Connect has not answered for long, or the exporter is silent",
+        title="No answer from App Store Connect for long, or the exporter is silent",
         severity="warning",
         query=Query(_OWN["data.age"], account),
-        worst=Query(_OWN["data.age"], ("account", "app"), label="seconds since its last answer"),
+        worst=Query(_OWN["data.age"], ("account", "app"), label="time since its last answer"),
         threshold=two_polls * 60,
-        minutes=_THREE_BEATS,
-        missing=60,
+        minutes=minutes,
+        missing=silence,
         about="pipeline",
         setting="DataStale",
         meaning=(
@@ -215,13 +238,14 @@ def _of_the_pipeline(between_polls: float) -> Iterator[Alert]:
             "hears of the exporter at all."
         ),
         first=(
-            "Is the exporter running? Its page `/readyz` says what is wrong and what to do. "
+            "Is the exporter running? Its page `/readyz`, port 13134, says what is wrong and what to do. "
             "`perfpower-exporter check` tries key, network and Collector one by one."
         ),
         look="The exporter itself, data age and failures by reason.",
         why=(
-            "Two polls of the schedule and an hour. Without any word from the exporter for an hour it counts "
-            "as stopped: one alert for an account, and not one for each app and metric that is missing."
+            "Two polls of the schedule and an hour. Without any word from the exporter for an hour, or for "
+            "six heartbeats where those are longer, it counts as stopped: one alert for an account, and not "
+            "one for each app and metric that is missing."
         ),
     )
     yield Alert(
@@ -268,24 +292,28 @@ def _of_the_pipeline(between_polls: float) -> Iterator[Alert]:
     )
     yield Alert(
         id="KeyHourUsedUp",
-        title="The key's hour is nearly used up",
+        title="Little was left of the key's hour",
         severity="info",
         query=Query(_OWN["rate_limit.remaining"], account, join="min"),
         over=Query(_OWN["rate_limit.limit"], account, join="min"),
         threshold=0.1,
         compare="<=",
-        minutes=_THREE_BEATS,
+        minutes=minutes,
         about="pipeline",
         setting="KeyHourUsedUp",
         meaning=(
-            "Less than a tenth of the requests that Apple allows the key per hour was left when it last "
-            "answered. Whoever uses the key, such as CI, may be refused."
+            "When Apple last answered, a tenth or less was left of the requests that it allows the key in an "
+            "hour. Whoever uses the key in that hour, such as CI, may have been refused."
         ),
-        first="Who else uses the key? Give the exporter one of its own, or lower `limits.key_share`.",
+        first=(
+            "Who else uses the key? Give the exporter one of its own. If nobody does, lower "
+            "`limits.key_share`, which then is nine tenths or more."
+        ),
         look="The exporter itself, the key's hour: used by us against remaining.",
         why=(
-            "The exporter stops at its share, half by default, so others must have used the rest. The number "
-            "is that of the last answer: it stays until the next poll."
+            "The exporter stops at its share of the hour, half unless set, so others used the rest. "
+            "Only information: the hour refills by itself. The number is that of the last answer, so this "
+            "ends with the next poll that finds more, and not with the hour."
         ),
     )
     for name, what in (("points", "points"), ("events", "events")):
@@ -293,9 +321,9 @@ def _of_the_pipeline(between_polls: float) -> Iterator[Alert]:
             id=f"{name.capitalize()}Rejected",
             title=f"The backend takes {what} in and rejects them",
             severity="warning",
-            query=Query(_OWN[f"{name}.rejected"], join="sum"),
+            query=Query(_OWN[f"{name}.rejected"], (OWN_ACCOUNTS,), join="sum"),
             threshold=1,
-            window=60,
+            window=an_hour,
             minutes=0,
             about="pipeline",
             meaning=f"These {what} are lost: the endpoint said that they are at fault, and takes others.",
@@ -309,9 +337,9 @@ def _of_the_pipeline(between_polls: float) -> Iterator[Alert]:
         id="OutboxNotEmptying",
         title="What is owed to the backend is not delivered",
         severity="warning",
-        query=Query(_OWN["outbox.depth"], join="max"),
+        query=Query(_OWN["outbox.depth"], (OWN_ACCOUNTS,)),
         threshold=1,
-        minutes=60,
+        minutes=an_hour,
         about="pipeline",
         setting="OutboxNotEmptying",
         meaning=(
@@ -319,12 +347,15 @@ def _of_the_pipeline(between_polls: float) -> Iterator[Alert]:
             "it is kept and sent again."
         ),
         first=(
-            "`/readyz` of the exporter has the endpoint's own words: 403 is a wrong or revoked key of the "
-            "backend, no connection is the Collector or the network."
+            "`/readyz` of the exporter, port 13134, has the endpoint's own words: 403 is a wrong or revoked "
+            "key of the backend, no connection is the Collector or the network."
         ),
         look=(
             "The exporter itself, outbox and delivery. When metrics cannot get through either, only DataStale"
             " will tell."
         ),
-        why="A heartbeat empties it, every four minutes by default; an hour is fifteen of them.",
+        why=(
+            "A heartbeat empties it, every four minutes by default: an hour is fifteen of them. Never fewer "
+            "than three."
+        ),
     )

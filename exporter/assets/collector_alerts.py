@@ -34,8 +34,9 @@ def _of(what: str, unit: str) -> Iterator[Alert]:
             f"For half an hour it has sent {words} back: it is short of memory, or the backend behind it "
             "refuses them. The exporter keeps them and sends them again."
         ),
-        first=f"Does it fail to send {words} as well? Then it is the backend. Else give it more memory.",
-        look="The Collector's log; `/readyz` of the exporter has the words of the refusal.",
+        first=f"Does it fail to send {words} as well? Then it is the backend. Else raise `limit_mib` of its "
+        "`memory_limiter`, and its memory with it.",
+        look="The Collector's log; `/readyz` of the exporter, port 13134, has the words of the refusal.",
         why="One refusal mends itself at the next heartbeat; half an hour of them does not.",
     )
     yield Alert(
@@ -64,6 +65,7 @@ def _queue() -> Alert:
         threshold=0.8,
         minutes=15,
         about="pipeline",
+        setting="CollectorQueueFilling",
         meaning="More comes in than the backend takes. When the queue is full, what comes is refused.",
         first="Is the backend slow, or do others send through this Collector as well?",
         look="The Collector's log, and its page on port 8888.",

@@ -33,6 +33,8 @@ from exporter.convert.catalogue import (
     INSIGHT_EVENT,
     INSIGHT_REGRESSIONS,
     LAUNCH_DURATION,
+    NEW_SHARE,
+    OWN_ACCOUNTS,
     REGRESSED,
     SIGNATURE_COUNT,
     SIGNATURE_NEW,
@@ -73,7 +75,8 @@ def _release_health() -> Dashboard:
                 " **Regressed** is 1 where the newest version is worse than the mean of the earlier ones by"
                 " more than both error margins and by at least `regression.min_change`. **Change** is that"
                 " difference. **Band** is Apple's judgement: 1 good, 2 fair, 3 poor. Choose one service and"
-                " one device family.",
+                " one family of devices: the page begins with `all_iphones`, which is empty for an app that"
+                " is not on iPhones.",
                 width=12,
             ),
             Chart(
@@ -90,7 +93,8 @@ def _release_health() -> Dashboard:
             Chart(
                 "Change against the earlier versions",
                 "table",
-                "The newest version over the mean of the earlier ones, less 1: 0.1 is a tenth more.",
+                "The newest version over the mean of the earlier ones, less 1: 0.1, or 10 %, is a tenth"
+                " more.",
                 tuple(
                     Query(of_apple(m, DELTA), (SERVICE, "platform", "version"), _UPPER, label=title_of(m))
                     for m in APPLE_METRICS
@@ -170,14 +174,15 @@ def _health_of(metric: AppleMetric) -> Section:
             Chart(
                 "Change",
                 "number",
-                "The newest version against the earlier ones; below 0 is less.",
+                "The newest version against the earlier ones: 0.1, or 10 %, is a tenth more; below 0 is"
+                " less.",
                 (Query(of_apple(metric, DELTA), (), _UPPER, label="change"),),
                 width=2,
             ),
             Chart(
                 "Against Apple's goal",
                 "number",
-                "The value over what Apple recommends: 1.2 is a fifth above it.",
+                "How many times what Apple recommends: 1.2 is a fifth above it.",
                 (Query(of_apple(metric, GOAL_RATIO), (), _UPPER, label="over goal"),),
                 width=2,
             ),
@@ -224,8 +229,8 @@ def _devices_of(metric: AppleMetric) -> Section:
             Chart(
                 "Worst models",
                 "top",
-                "The highest values of models, at the 90th percentile. Models are sent of the newest two"
-                " versions.",
+                "The highest values of models, at the 90th percentile, whatever device is chosen above."
+                " Models are sent of the newest two versions.",
                 (Query(value, ("device", "version"), (*_UPPER, ("device", "!all_*")), label="value"),),
                 without=("device",),
             ),
@@ -290,19 +295,26 @@ def _diagnostics() -> Dashboard:
                         width=12,
                     ),
                     Chart(
-                        "New in the newest version",
-                        "top",
-                        "1 for a signature that no earlier version had.",
-                        (Query(of_fixed(SIGNATURE_NEW), signature, label="new"),),
+                        "How much is new",
+                        "lines",
+                        "What part of the hangs, slow launches and disk writes of a version, by weight, comes"
+                        " from problems that no earlier version had: 0.5 is half of a type.",
+                        (Query(of_fixed(NEW_SHARE), ("diagnostic_type", "version")),),
                         without=of_no_device,
                         width=12,
                     ),
                     Chart(
-                        "Trend",
-                        "top",
-                        "Apple's trend of the signature: 1 up, 0 undefined, -1 down.",
-                        (Query(of_fixed(SIGNATURE_TREND), signature, label="trend"),),
+                        "Which are new, and which way they go",
+                        "table",
+                        "New is 1 for a signature that no earlier version had. Trend is Apple's: 1 up, 0"
+                        " undefined, -1 down.",
+                        (
+                            Query(of_fixed(SIGNATURE_WEIGHT), signature, label="weight"),
+                            Query(of_fixed(SIGNATURE_NEW), signature, label="new"),
+                            Query(of_fixed(SIGNATURE_TREND), signature, label="trend"),
+                        ),
                         without=of_no_device,
+                        width=12,
                     ),
                     Chart(
                         "Weight in earlier versions",
@@ -470,7 +482,7 @@ def _the_exporter() -> Dashboard:
                         "Outbox",
                         "lines",
                         "Items that the backend has not taken yet. A heartbeat empties it.",
-                        (Query(_OWN["outbox.depth"], label="items"),),
+                        (Query(_OWN["outbox.depth"], (OWN_ACCOUNTS,), label="items"),),
                         without=account,
                     ),
                     Chart(

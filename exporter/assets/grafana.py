@@ -13,6 +13,7 @@ from typing import Any
 
 from exporter.assets.model import SERVICE, Alert, Chart, Dashboard, Kind, Query, Section, Wishes
 from exporter.assets.prometheus.promql import added, label, now, quoted, spread, wished
+from exporter.convert.catalogue import GOAL_RATIO
 
 SCHEMA = 42
 FOLDER = "App Store"
@@ -37,6 +38,7 @@ _TYPES = {
     "top": "table",
 }
 _UNITS = {"s": "s", "By": "decbytes", "%": "percent", "1": "percentunit"}
+_TIMES = "suffix: ×"
 _PER = {"h": "per hour", "d": "per day", "s": "per second"}
 _COLOURS = {"good": "green", "fair": "yellow", "poor": "red"}
 
@@ -324,7 +326,9 @@ def _defaults(chart: Chart) -> _Json:
 
 
 def _unit(query: Query) -> str:
-    """Grafana's name of the unit, without what it is per."""
+    """Grafana's name of the unit, without what it is per; how often the goal is not a share, but times."""
+    if query.metric.name.endswith(f".{GOAL_RATIO.suffix}"):
+        return _TIMES
     return _UNITS.get(query.metric.unit.partition("/")[0], "short")
 
 

@@ -19,15 +19,22 @@ Where = tuple[tuple[str, str], ...]
 SERVICE, ENVIRONMENT = "service.name", "deployment.environment.name"
 FAMILIES: Where = (("device", "all_*"),)
 """Families of devices, not models. In a value `*` at the end is any text, and `!` at the start is not."""
+NO_BUILD: Where = (("build", "!*"),)
+"""Not of a single build: without the attribute."""
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A metric as it leaves the exporter: its OTLP name, its UCUM unit, its instrument."""
+    """A metric as it leaves the exporter: its OTLP name, its UCUM unit, its instrument.
+
+    `always` is what every query of it asks for: the metrics of a version are there for single builds, too,
+    where users want those (`collect.builds`), under the same names.
+    """
 
     name: str
     unit: str
     instrument: Instrument = "gauge"
+    always: Where = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,11 @@ class Query:
     join: Join = "max"
     percentile: int | None = None
     label: str = ""
+
+    @property
+    def conditions(self) -> Where:
+        """All that its series have to meet."""
+        return (*self.where, *self.metric.always)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +140,11 @@ class Alert:
         compare: which side of the threshold is bad, the threshold included.
         window: of a counter, the minutes over which what was added is summed; None for a gauge.
         missing: minutes without any data after which it fires as well; None: missing data says nothing.
+        fades: it ends when its series ends, which no 0 follows; a backend that holds on to the last value is
+            to be told so.
         worst: what the message names beside the number, the worst first.
         change: how far it went, where the number itself does not say; left out where a message cannot ask.
+        events: events that say more of what fired; their `where` goes beside the group's.
         meaning, first, look: what it means; what to do first; where to look.
         why: the reason for threshold, time and severity.
         setting: the threshold's name in the configuration, where users choose it.
@@ -151,10 +166,16 @@ class Alert:
     minutes: int = 15
     window: int | None = None
     missing: int | None = None
+    fades: bool = False
     worst: Query | None = None
     change: Query | None = None
+    events: Events | None = None
     setting: str = ""
     about: Literal["app", "pipeline"] = "app"
+
+    def told_to(self, wishes: Wishes) -> tuple[str, ...]:
+        """Whom to tell: nobody where it is only information, to be read at the next planning."""
+        return () if self.severity == "info" else wishes.notify
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +185,8 @@ class Wishes:
     Args:
         services: `service.name` of the apps that are watched; empty: all.
         environments: `deployment.environment.name`, likewise.
-        notify: whom to tell, in the backend's own words: `@slack-mobile`, `Email,team@example.com`.
+        notify: whom to tell of what is more than `info`, in the backend's own words: `@slack-mobile`,
+            `Email,team@example.com`.
         thresholds: the id of an alert → its threshold.
         off: ids of alerts that are not wanted.
         runbook: the address before `#` and the alert's id; empty: the page in the exporter's repository.
@@ -181,10 +203,10 @@ class Wishes:
 def of_apple(metric: AppleMetric, companion: Companion | None = None) -> Series:
     """One of Apple's metrics, or a companion of it."""
     if companion is None or not companion.suffix:
-        return Series(metric.name, metric.unit)
+        return Series(metric.name, metric.unit, always=NO_BUILD)
     unit = metric.unit if companion.unit is None else companion.unit
     instrument: Instrument = "histogram" if companion.instrument == "histogram" else "gauge"
-    return Series(f"{metric.name}.{companion.suffix}", unit, instrument)
+    return Series(f"{metric.name}.{companion.suffix}", unit, instrument, NO_BUILD)
 
 
 def of_fixed(metric: FixedMetric) -> Series:

@@ -229,14 +229,17 @@ def assets(backend: str, out: Path, config: Path | None) -> None:
     """Write dashboards and alerts for BACKEND: datadog, splunk, grafana or prometheus.
 
     They follow the sections `alerts` and `schedule` of the configuration: which services, whom to tell, which
-    thresholds. Needs no account and no key. Files of the same names are replaced, others left alone;
-    docs/dashboards.md says how to install them.
+    thresholds. Needs no account and no key. Take a folder of your own: files of the same names are replaced,
+    others left where they are and named. docs/dashboards.md says how to install them.
     """
-    from exporter.asset_files import write
-    from exporter.settings import load_without_accounts
+    from exporter.asset_files import strangers, write
+    from exporter.settings import load_without_accounts, watched_without_a_key
 
-    for line in write(backend, load_without_accounts(config, os.environ), out):
+    settings = load_without_accounts(config, os.environ)
+    for line in write(backend, settings, out):
         click.echo(line)
+    for line in strangers(settings.alerts, watched_without_a_key(config, os.environ)):
+        click.echo(f"warning: {line}", err=True)
 
 
 for _command in looking.COMMANDS:

@@ -3,7 +3,7 @@
 `load()` is the way in; `json_schema()` describes the file for editors and the reference page.
 """
 
-from exporter.settings.loading import load, load_without_accounts
+from exporter.settings.loading import load, load_without_accounts, watched_without_a_key
 from exporter.settings.models import (
     Account,
     Alerts,
@@ -34,4 +34,5 @@ __all__ = [
     "json_schema",
     "load",
     "load_without_accounts",
+    "watched_without_a_key",
 ]

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from exporter.errors import ConfigError
 from exporter.settings.document import KeyPath, Problem, Tree, read_file
 from exporter.settings.environment import overlay
-from exporter.settings.models import Settings
+from exporter.settings.models import Account, Settings
 
 NO_ACCOUNT = (
     "Set ASC_ISSUER_ID, ASC_KEY_ID and ASC_PRIVATE_KEY_FILE (or ASC_PRIVATE_KEY with the key itself), or "
@@ -23,6 +23,7 @@ NO_ACCOUNT = (
 
 _SECRET = {"private_key", "headers"}
 _WITHOUT_A_KEY = ("schedule", "alerts")
+_WATCHED = ("environment", "apps")  # of an account: what its points bear
 _WORDS = {
     "bool_parsing": "must be true or false",
     "bool_type": "must be true or false",
@@ -91,6 +92,27 @@ def load_without_accounts(path: Path | None, environ: Mapping[str, str]) -> Sett
     if settings is None or ours or problems:
         raise _error([*ours, *problems])
     return settings
+
+
+def watched_without_a_key(path: Path | None, environ: Mapping[str, str]) -> tuple[Account, ...]:
+    """The accounts for the sake of their environment and apps, on a machine that has no key: that is made up.
+
+    Empty where nothing can be told: there are none, one is not written as it should be, or its environment or
+    apps need a variable that is set elsewhere.
+
+    Raises:
+        ConfigError: as for `load_without_accounts`, where the file cannot be read at all.
+    """
+    accounts = _tree(path, environ).root.get("accounts")
+    if not isinstance(accounts, list) or not all(isinstance(account, dict) for account in accounts):
+        return ()
+    chosen = [{key: account[key] for key in _WATCHED if account.get(key)} for account in accounts]
+    if "${" in repr(chosen):
+        return ()
+    try:
+        return tuple(Account.model_validate({**one, "key_id": "-", "private_key": "-"}) for one in chosen)
+    except ValidationError:
+        return ()
 
 
 def _tree(path: Path | None, environ: Mapping[str, str]) -> Tree:

@@ -556,8 +556,17 @@ def _alert_id(name: str) -> str:
 
 def _with_a_threshold(name: str) -> str:
     if not _alert(name).setting:
-        raise ValueError("has no threshold to choose: it tells yes from no, or keeps to a limit of Apple's")
+        raise ValueError(
+            "has no threshold to choose: one is enough for it, or it keeps to a limit of Apple's"
+        )
     return name
+
+
+def _within_its_share(name: str, threshold: float) -> None:
+    """A share goes up to 1: by a larger threshold it would never fire, or always."""
+    alert = _alert(name)
+    if (alert.over or alert.query.metric.unit == "1") and threshold > 1:
+        raise ValueError(f"must be at most 1 for {name}, which is a share: {alert.threshold:g} unless set")
 
 
 AlertId = Annotated[Line, AfterValidator(_alert_id)]
@@ -579,9 +588,9 @@ class Alerts(Section):
     )
     notify: Lines = Field(
         default=(),
-        description="Whom to tell, in the backend's own words: `@slack-mobile` in Datadog, "
-        "`Email,team@example.com` in Splunk Observability, a label such as `team=mobile` for the routes of "
-        "Prometheus' Alertmanager. One, or a list.",
+        description="Whom to tell of what is `critical` or `warning`, in the backend's own words: "
+        "`@slack-mobile` in Datadog, `Email,team@example.com` in Splunk Observability, a label such as "
+        "`team=mobile` for the routes of Prometheus' Alertmanager. Of `info` nobody is told. One, or a list.",
     )
     thresholds: dict[AlertWithThreshold, Annotated[float, Field(gt=0, le=1e12)]] = Field(
         default_factory=dict,
@@ -596,6 +605,13 @@ class Alerts(Section):
         description="Where messages send people: the address before `#` and the alert's id in lower case. "
         "Not given: docs/alerts.md of this project.",
     )
+
+    @field_validator("thresholds")
+    @classmethod
+    def _possible(cls, thresholds: dict[str, float]) -> dict[str, float]:
+        for name, threshold in thresholds.items():
+            _within_its_share(name, threshold)
+        return thresholds
 
     @field_validator("runbook")
     @classmethod

@@ -19,8 +19,8 @@ _QUERY = re.compile(
 _TAG = re.compile(r"(?P<key>[a-z][a-z0-9_.]*):(?P<value>[\w:./-]+\*?|\*)")
 _VARIABLE = re.compile(r"\$[a-z_]+")
 _MONITOR = re.compile(
-    r"(?P<over>min|max|sum)\(last_(?P<many>[1-9]\d*)(?P<unit>[mhd])\):(?P<expression>.+) "
-    r"(?P<compare>>=|<=) (?P<threshold>-?\d+(?:\.\d+)?)"
+    r"(?P<over>min|max|sum)\(last_(?P<many>[1-9]\d*)(?P<unit>[mhd])\):(?P<expression>.+?)"
+    r"(?: (?P<sign>[*/]) (?P<scale>100|3600))? (?P<compare>>=|<=) (?P<threshold>-?\d+(?:\.\d+)?)"
 )
 _TOP = re.compile(r"top\((?P<query>.+), (?:5|10|25|50|100), '(?:max|mean|last)', '(?:asc|desc)'\)")
 _MINUTES = {"m": 1, "h": 60, "d": 24 * 60}
@@ -67,12 +67,13 @@ class MetricQuery:
 
 @dataclass(frozen=True, slots=True)
 class MonitorQuery:
-    """A condition: how the minutes are joined, which queries, and when it counts."""
+    """A condition: how the minutes are joined, which queries, times what, and when it counts."""
 
     over: str
     minutes: int
     queries: tuple[MetricQuery, ...]
     signs: tuple[str, ...]
+    factor: float
     compare: str
     threshold: float
 
@@ -94,7 +95,7 @@ def read(text: str) -> MetricQuery:
 
 
 def read_monitor(text: str) -> MonitorQuery:
-    """The query of a monitor: one metric, or several multiplied and divided."""
+    """The query of a monitor: one metric, or several multiplied and divided; at the end by a number."""
     found = _MONITOR.fullmatch(text)
     assert found, f"no monitor that we know: {text}"
     first, *rest = re.split(r" ([*/]) ", found["expression"])
@@ -105,9 +106,16 @@ def read_monitor(text: str) -> MonitorQuery:
         int(found["many"]) * _MINUTES[found["unit"]],
         queries,
         tuple(rest[::2]),
+        _factor(found["sign"], found["scale"]),
         found["compare"],
         float(found["threshold"]),
     )
+
+
+def _factor(sign: str | None, scale: str | None) -> float:
+    if scale is None:
+        return 1
+    return float(scale) if sign == "*" else 1 / float(scale)
 
 
 def read_top(text: str) -> MetricQuery:

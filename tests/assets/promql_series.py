@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import promql_parser
 from promql_parser import AggregateExpr, Expr, MatchOp, VectorSelector
@@ -32,7 +34,7 @@ class Asked:
     def knows(self, samples: Iterable[Sample]) -> bool:
         """Whether each label that it names is one of the metric's."""
         keys = {key for sample in samples if sample.name == self.name for key in sample.labels}
-        return {matcher.name for matcher in self.matchers} | self.by <= keys
+        return {matcher.name for matcher in self.matchers if not _is_for_absence(matcher)} | self.by <= keys
 
 
 def asked(expression: str) -> list[Asked]:
@@ -42,6 +44,17 @@ def asked(expression: str) -> list[Asked]:
         ValueError: it is no PromQL.
     """
     return list(_asked(promql_parser.parse(expression), frozenset()))
+
+
+def questions(rule: Mapping[str, Any]) -> list[str]:
+    """What the message of a rule asks Prometheus for, for whatever group it is about."""
+    found = re.findall(r'\(printf ("(?:[^"\\]|\\.)*")', rule["annotations"]["description"])
+    return [re.sub(r"=%\[\d+\]q", '=~".+"', json.loads(question)) for question in found]
+
+
+def of_a_build(one: Asked) -> bool:
+    """Whether it would select a series of a single build."""
+    return all(_holds(matcher, "311") for matcher in one.matchers if matcher.name == "build")
 
 
 def _asked(node: Expr, by: frozenset[str]) -> Iterator[Asked]:
@@ -54,6 +67,10 @@ def _asked(node: Expr, by: frozenset[str]) -> Iterator[Asked]:
             yield from _asked(child, by)
     for argument in getattr(node, "args", ()):
         yield from _asked(argument, by)
+
+
+def _is_for_absence(matcher: promql_parser.Matcher) -> bool:
+    return matcher.op == MatchOp.Equal and matcher.value == ""
 
 
 def _holds(matcher: promql_parser.Matcher, value: str) -> bool:

@@ -21,7 +21,7 @@ FUNCTIONS: Mapping[str, tuple[int, frozenset[str]]] = {  # positional arguments 
     "histogram": (1, frozenset({"filter"})),
     "filter": (99, frozenset()),
     "threshold": (1, frozenset()),
-    "when": (1, frozenset({"lasting"})),
+    "when": (1, frozenset({"lasting", "at_least"})),
     "detect": (1, frozenset({"off", "auto_resolve_after"})),
     "not_reporting.detector": (
         0,
@@ -29,8 +29,8 @@ FUNCTIONS: Mapping[str, tuple[int, frozenset[str]]] = {  # positional arguments 
     ),
 }
 METHODS: Mapping[str, tuple[int, frozenset[str]]] = {
-    "max": (0, frozenset({"by"})),
-    "min": (0, frozenset({"by"})),
+    "max": (0, frozenset({"by", "over"})),
+    "min": (0, frozenset({"by", "over"})),
     "sum": (0, frozenset({"by", "over"})),
     "mean": (0, frozenset({"by"})),
     "percentile": (0, frozenset({"pct", "by"})),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from exporter.assets.rendering import rendered
 from exporter.convert import catalogue
 from exporter.convert.insights import convert_insights
 from exporter.convert.metrics import Selection, convert
+from exporter.demo import minutes_of_a_day
 from exporter.sandbox.store import Store
 from exporter.sandbox.tables import APPS, METRICS
 
@@ -110,7 +112,8 @@ def bears() -> dict[str, set[str]]:
             known[f"{metric.name}.{companion.suffix}"] = OF_APPLE | resource | set(companion.attributes)
     for fixed in (*catalogue.INSIGHT_METRICS, *catalogue.DIAGNOSTIC_METRICS):
         known[fixed.name] = resource | set(fixed.attributes)
-    return known | {fixed.name: set(fixed.attributes) for fixed in catalogue.OWN_METRICS}
+    own = {catalogue.OWN_ACCOUNTS}
+    return known | {fixed.name: own | set(fixed.attributes) for fixed in catalogue.OWN_METRICS}
 
 
 @cache
@@ -152,6 +155,8 @@ def matches(where: Where, attributes: dict[str, str]) -> bool:
     """As the model says: `*` at the end is any text, `!` at the start is not; absent is empty."""
 
     def one(wanted: str, value: str) -> bool:
+        if wanted == "!*":  # without the attribute
+            return not value
         if wanted.startswith("!"):
             return not one(wanted[1:], value)
         return value.startswith(wanted[:-1]) if wanted.endswith("*") else value == wanted
@@ -164,7 +169,7 @@ def asked(query: Query, day: float) -> dict[tuple[str, ...], float]:
     assert query.join == "max"
     groups: dict[tuple[str, ...], float] = {}
     for point in sandbox(day):
-        if point.name == query.metric.name and matches(query.where, point.attributes):
+        if point.name == query.metric.name and matches(query.conditions, point.attributes):
             group = tuple(point.attributes.get(key, "") for key in query.by)
             groups[group] = max(groups.get(group, point.value), point.value)
     return groups
@@ -221,14 +226,21 @@ def test_every_event_is_shown() -> None:
 def test_metrics_are_as_the_catalogue_has_them() -> None:
     """Name, unit and instrument of each query are those with which the metric leaves."""
     for query in all_queries():
-        assert query.metric == units()[query.metric.name]
+        assert replace(query.metric, always=()) == units()[query.metric.name]
         assert (query.percentile is not None) == (query.metric.instrument == "histogram"), query
+
+
+def test_no_query_mixes_versions_with_their_builds() -> None:
+    """Single builds have metrics of the same names (`collect.builds`): a query takes what bears no build."""
+    for query in all_queries():
+        takes_builds = matches(query.metric.always, {"build": "4711"})
+        assert takes_builds == ("build" not in bears()[query.metric.name]), query
 
 
 def test_attributes_belong_to_their_metric() -> None:
     """Nothing groups or filters by what the metric does not bear: such a query would find nothing."""
     for query in all_queries():
-        used = {*query.by, *(attribute for attribute, _ in query.where)}
+        used = {*query.by, *(attribute for attribute, _ in query.conditions)}
         assert used <= bears()[query.metric.name], query
 
 
@@ -356,7 +368,7 @@ def test_queries_find_what_the_sandbox_measures() -> None:
         stem, _, companion = name.rpartition(".")
         if name not in of_apple and stem not in of_apple and not name.startswith("appstore.insight."):
             continue
-        found = [each for each in there[name] if matches(query.where, each)]
+        found = [each for each in there[name] if matches(query.conditions, each)]
         assert bool(found) == (stem not in of_apple or given(stem, companion)), query
         asked_for += 1
     assert asked_for > 200
@@ -380,6 +392,14 @@ def test_the_next_release_ends_it() -> None:
     assert "LaunchTimeRegressed" not in fired("Regressed", [24.0])
 
 
+def test_a_collector_behind_the_sandbox_gets_a_whole_alert() -> None:
+    """Its days are so long that the first regression outlasts a quarter of an hour, and ends in about one."""
+    release = ("com.example.harbour", "production", "iOS", "7.40.0")
+    days = [day for day in range(20) if release in fired("Regressed", [day]).get("LaunchTimeRegressed", ())]
+    assert days == list(range(13))
+    assert 45 <= len(days) * minutes_of_a_day("http://127.0.0.1:4318") <= 75
+
+
 def test_only_the_newest_version_is_poor() -> None:
     """Apple has a band for all eight versions: one alert for a metric and platform, not eight."""
     poor = fired("Poor", [10.0])
@@ -391,11 +411,47 @@ def test_only_the_newest_version_is_poor() -> None:
 def test_data_is_stale_after_two_polls() -> None:
     """A schedule of once a day must not be called stale in the evening."""
     of_default, of_daily = (
-        {alert.id: alert for alert in alerts(seconds)} for seconds in (6 * 3600, 24 * 3600)
+        {alert.id: alert for alert in alerts(float(seconds))} for seconds in (6 * 3600, 24 * 3600)
     )
     assert of_default["DataStale"].threshold == 13 * 3600
     assert of_daily["DataStale"].threshold == 49 * 3600
     assert (of_default["PollsFailing"].window, of_daily["PollsFailing"].window) == (13 * 60, 49 * 60)
+
+
+@pytest.mark.parametrize(
+    ("heartbeat", "steady", "silent", "outbox"),
+    [
+        (1.0, 15, 60, 60),
+        (240.0, 15, 60, 60),
+        (300.0, 20, 60, 60),
+        (900.0, 50, 90, 60),
+        (3600.0, 185, 360, 185),
+    ],
+)
+def test_a_longer_heartbeat_gives_an_alert_more_time(
+    heartbeat: float, steady: int, silent: int, outbox: int
+) -> None:
+    """Three beats and some slack before anything fires, six before silence counts."""
+    found = {alert.id: alert for alert in alerts(6 * 3600.0, heartbeat)}
+    gauges = [one for one in found.values() if one.window is None and one.id != "OutboxNotEmptying"]
+    assert {one.minutes for one in gauges} == {steady}
+    assert found["DataStale"].missing == silent
+    assert found["OutboxNotEmptying"].minutes == outbox
+    assert found["PointsRejected"].window == found["EventsRejected"].window == outbox
+
+
+def test_new_problems_are_one_alert_for_a_type() -> None:
+    """It goes by the share, whose scale is the same in each account, and not by single signatures."""
+    (alert,) = [one for one in alerts() if one.id == "NewHeavyProblem"]
+    assert (alert.query.metric.unit, alert.times, alert.threshold) == ("1", None, 0.5)
+    assert alert.query.by[4:] == ("diagnostic_type",)
+
+
+def test_each_exporter_is_told_apart() -> None:
+    """What is said of an exporter and of no account of it is grouped by the accounts that it has."""
+    for alert in alerts():
+        if alert.about == "pipeline":
+            assert alert.query.by in (("account",), (catalogue.OWN_ACCOUNTS,)), alert.id
 
 
 def test_every_alert_is_in_the_runbook() -> None:
@@ -405,13 +461,14 @@ def test_every_alert_is_in_the_runbook() -> None:
     for alert in (*alerts(), *collector_alerts()):
         heading, anchor = f"\n### {alert.id}\n", f'<a id="{alert.id.lower()}"></a>'
         assert (heading in page) + (anchor in page) == 1, alert.id
-        assert f"- **What to do first.** {alert.first}\n" in page, alert.id
+        first = re.sub(r"docs/(\w+\.md)", r"[\1](\1)", alert.first)
+        assert f"- **What to do first.** {first}\n" in page, alert.id
 
 
 def test_files_are_placed_by_backend() -> None:
     """What a renderer calls `alerts/x.json` stands under the backend's name, in order."""
     files = {"dashboards/b.json": "2\n", "alerts/sub/a.json": "1\n"}
-    placed = rendered("splunk", lambda _boards, _alerts, _wishes: files, Wishes(), 1.0)
+    placed = rendered("splunk", lambda _boards, _alerts, _wishes: files, Wishes(), 1.0, 1.0)
     assert list(placed.items()) == [
         ("alerts/splunk/sub/a.json", "1\n"),
         ("dashboards/splunk/b.json", "2\n"),
@@ -422,4 +479,4 @@ def test_files_are_placed_by_backend() -> None:
 def test_a_file_elsewhere_is_refused(path: str) -> None:
     """Nothing is written outside the two folders."""
     with pytest.raises(ValueError, match="neither a dashboard nor an alert"):
-        rendered("splunk", lambda _boards, _alerts, _wishes: {path: "x\n"}, Wishes(), 1.0)
+        rendered("splunk", lambda _boards, _alerts, _wishes: {path: "x\n"}, Wishes(), 1.0, 1.0)

@@ -32,7 +32,7 @@ from exporter.assets import datadog
 from exporter.assets.alerts import RUNBOOK, alerts
 from exporter.assets.dashboards import dashboards
 from exporter.assets.model import Alert, Chart, Dashboard, Query, Section, Series, Wishes
-from exporter.convert.catalogue import APPLE_METRICS, ATTRIBUTES
+from exporter.convert.catalogue import APPLE_METRICS, ATTRIBUTES, DIAGNOSTIC_EVENT, INSIGHT_EVENT
 from exporter.errors import ConfigError, CredentialsRefused
 from tests.assets.datadog_query import MetricQuery, MonitorQuery, Term, matches, read, read_monitor, read_top
 from tests.backends.datadog import DatadogPoint, DatadogRecord, tag
@@ -68,6 +68,8 @@ OF_SOME = {
 }
 # What the course brings nothing of; that it can come is held against the code.
 RARE = {("insight", "regression"), ("reason", CredentialsRefused.reason)}
+# Of logs likewise, and what it brings in its place.
+INSTEAD = {("@appstore.insight.kind", "regression"): "trend", ("@appstore.diagnostic.new", "true"): "false"}
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +254,18 @@ def test_numbers_have_their_unit(unit: str, shown: object) -> None:
     assert formula.get("number_format") == (shown and {"unit": shown})
 
 
+def test_a_table_begins_with_the_highest_of_a_version() -> None:
+    """Rows are put in order by the text of the version, and of one version by the first number."""
+    found = [d for path in BOARDS for d in widgets(content(path)) if d["type"] == "query_table"]
+    assert found
+    for definition in found:
+        (request,) = definition["requests"]
+        by_text, by_number = request["sort"]["order_by"]
+        assert by_text == {"type": "group", "name": "version", "order": "desc"}
+        assert by_number == {"type": "formula", "index": 0, "order": "desc"}
+        assert all("version" in read(query["query"]).by for query in request["queries"])
+
+
 def test_the_worst_colour_comes_first() -> None:
     """Datadog takes the first colour that applies, so the conditions stand from the highest down."""
     for path in BOARDS:
@@ -296,7 +310,7 @@ def test_each_monitor_watches_what_arrived(path: str, points: dict[str, list[Dat
 
 def filled_in(text: str) -> str:
     """With what every series has in place of what the notification knows."""
-    return re.sub(r"\{\{[\w.]+\.name\}\}", "*", text)
+    return re.sub(r"\{\{[][\w.]+\.name\}\}", "*", text)
 
 
 def as_arrived(query: MetricQuery, points: dict[str, list[DatadogPoint]]) -> MetricQuery:
@@ -305,6 +319,25 @@ def as_arrived(query: MetricQuery, points: dict[str, list[DatadogPoint]]) -> Met
     if query.metric in points or name not in {metric.name for metric in APPLE_METRICS}:
         return query
     return replace(query, metric=f"{OF_SOME[f'.{suffix}']}.{suffix}")
+
+
+def test_no_query_mixes_single_builds_in(points: dict[str, list[DatadogPoint]]) -> None:
+    """Apple's numbers of a single build have the metric's name; no chart, monitor or message takes them."""
+    texts = [text for path in MONITORS for text in re.findall(r"`(top\(.*?\))`", content(path)["message"])]
+    queries = [query for path in BOARDS for query in metric_queries(content(path))]
+    queries += [query for path in MONITORS for query in read_monitor(content(path)["query"]).queries]
+    queries += [read_top(filled_in(text)) for text in texts]
+    of_apple = [query for query in queries if query.metric.startswith(APPLES)]
+    assert any(of_build(point) for query in of_apple for point in points.get(query.metric, ()))
+    for query in of_apple:
+        assert not any(map(of_build, query.selects(points.get(query.metric, ())))), query
+
+
+APPLES = tuple(metric.name for metric in APPLE_METRICS)
+
+
+def of_build(point: DatadogPoint) -> bool:
+    return any(tag.startswith("build:") for tag in point.tags)
 
 
 def usual(query: MetricQuery) -> MetricQuery:
@@ -317,7 +350,10 @@ def check_against(query: MetricQuery, points: dict[str, list[DatadogPoint]]) -> 
     there, kinds = tags_there(points[query.metric]), {point.kind for point in points[query.metric]}
     assert set(query.by) <= there.keys(), query
     assert kinds == {"count" if query.count else "distribution" if is_distribution(query) else "gauge"}, query
-    for key, value in (pair for term in query.terms for pair in term.tags):
+    pairs = [(pair, term.negated) for term in query.terms for pair in term.tags]
+    for (key, value), negated in pairs:
+        if negated and value == "*":
+            continue  # what may not have the tag at all need not know it
         assert key in there, f"{query}: no tag {key}"
         assert (key, value) in RARE or any(matches(value, has) for has in there[key]), (
             f"{query}: {key}:{value}"
@@ -341,6 +377,8 @@ def test_what_is_rare_can_come() -> None:
     """The values that the course brings nothing of are words of the catalogue and of the errors."""
     assert "`regression`" in ATTRIBUTES["insight"]
     assert {key for key, _ in RARE} == {"insight", "reason"}
+    assert "`regression`" in INSIGHT_EVENT.attributes["appstore.insight.kind"]
+    assert "(boolean)" in DIAGNOSTIC_EVENT.attributes["appstore.diagnostic.new"]
 
 
 @pytest.mark.parametrize("path", BOARDS)
@@ -362,6 +400,30 @@ def test_logs_are_looked_for_as_they_arrived(path: str, records: list[DatadogRec
             known = {"status_line", "timestamp", "content", "service", *(f"@{key}" for key in attributes)}
             assert set(fields) <= known
             assert len(set(fields)) == len(fields)
+
+
+@pytest.mark.parametrize("alert", ["HighImpactRegression", "NewHeavyProblem"])
+def test_a_message_finds_its_events(alert: str, records: list[DatadogRecord]) -> None:
+    """Its search of logs has an event, and attributes and values, that arrived; and the group in the letters
+    of logs, so nothing of Apple's own spelling.
+    """
+    (text,) = re.findall(r"In the log search: `(.*?)`", rendered(Wishes(), alert)["message"])
+    name, *terms = filled_in(text).split(" ")
+    pairs = [tuple(term.split(":", 1)) for term in terms]
+    of_kind = [record for record in records if f"@otel.event_name:{record.event_name}" == name]
+    usual = [(key, INSTEAD.get((key, value), value)) for key, value in pairs]
+    found = [record for record in of_kind if all(bears(record, *pair) for pair in usual)]
+    assert found, text
+    assert {key for key, _ in pairs} >= {"service", "env", "@version"}
+    assert not {key for key, _ in pairs} & {"@platform", "@device", "@diagnostic_type", "@signature"}
+
+
+def bears(record: DatadogRecord, key: str, value: str) -> bool:
+    """Whether the record has the tag, or the attribute where there is an `@`, and its value."""
+    if key.startswith("@"):
+        has = record.attributes.get(key[1:])
+        return has is not None and value in ("*", json.dumps(has).strip('"'))
+    return any(text.partition(":")[0] == key for text in record.tags)
 
 
 # Percentiles
@@ -394,18 +456,71 @@ def test_with_percentiles_only_distributions_differ() -> None:
 
 @pytest.mark.parametrize("path", MONITORS)
 def test_a_monitor_waits_and_ends_by_itself(path: str) -> None:
-    """One point never fires: the least of the minutes counts, or the sum of what came now and then. Nothing
-    is repeated, and missing data says something only where the alert is about it.
-    """
+    """One point never fires: the least of the minutes counts, or the sum of what came now and then."""
     monitor, alert = content(path), BY_ID[Path(path).stem]
     query, options = read_monitor(monitor["query"]), monitor["options"]
-    assert query.threshold == options["thresholds"]["critical"] == alert.threshold
+    assert query.threshold == options["thresholds"]["critical"]
+    assert query.threshold == pytest.approx(alert.threshold * query.factor)
     assert query.over == ("sum" if alert.window else {">=": "min", "<=": "max"}[alert.compare])
-    assert max(alert.minutes, alert.missing or 0, alert.window or 0) == query.minutes <= LONGEST_WINDOW
+    silence = 4 * alert.minutes if alert.fades else alert.missing or 0
+    assert max(alert.minutes, silence, alert.window or 0) == query.minutes <= LONGEST_WINDOW
     assert all(each.count == (alert.query.metric.instrument == "counter") for each in query.queries)
     assert query.over == "sum" or query.minutes >= 3 * 4 + 1  # three heartbeats
-    assert options["on_missing_data"] == ("show_and_notify_no_data" if alert.missing else "default")
-    assert (options["renotify_interval"], options["require_full_window"]) == (0, False)
+    assert options["require_full_window"] is False
+
+
+@pytest.mark.parametrize("path", MONITORS)
+def test_missing_data_says_what_it_means(path: str) -> None:
+    """It notifies, once a day until it is mended, where the alert is about it; it ends what fades; and else
+    changes nothing.
+    """
+    options, alert = content(path)["options"], BY_ID[Path(path).stem]
+    kind = "silence" if alert.missing else "fades" if alert.fades else "nothing"
+    wanted = {"silence": "show_and_notify_no_data", "fades": "resolve", "nothing": "default"}
+    assert options["on_missing_data"] == wanted[kind]
+    assert options["renotify_interval"] == (24 * 60 if alert.missing else 0)
+    assert options.get("renotify_statuses") == (["alert", "no data"] if alert.missing else None)
+
+
+@pytest.mark.parametrize("path", MONITORS)
+def test_what_is_reckoned_waits_for_all_of_it(path: str) -> None:
+    """Several metrics in one condition are looked at a minute late; one by itself at once."""
+    several = len(read_monitor(content(path)["query"]).queries) > 1
+    assert content(path)["options"].get("evaluation_delay") == (60 if several else None)
+
+
+def test_one_group_has_no_options_of_groups() -> None:
+    """Datadog refuses a delay of new groups, and whom to notify by, where nothing is grouped."""
+    for by in ((), ("account",)):
+        query = replace(BY_ID["OutboxNotEmptying"].query, by=by)
+        worst = replace(query, by=("account", "device"))
+        alert = replace(BY_ID["OutboxNotEmptying"], query=query, worst=worst)
+        monitor = json.loads(datadog.files((), [alert], Wishes())["alerts/OutboxNotEmptying.json"])
+        assert ("new_group_delay" in monitor["options"]) == bool(by)
+        assert ("notify_by" in monitor["options"]) == bool(by)
+        assert read_monitor(monitor["query"]).queries[0].by == ((*by, "device") if by else ())
+        assert (" by {" in monitor["query"]) == bool(by)
+
+
+@pytest.mark.parametrize(
+    ("alert", "threshold", "factor", "unit"),
+    [
+        ("DataStale", 13.0, 1 / 3600, " h"),
+        ("KeyHourUsedUp", 10.0, 100, " %"),
+        ("NewHeavyProblem", 50.0, 100, " %"),
+        ("HighImpactRegression", 100.0, 1, " %"),
+        ("OutboxNotEmptying", 1.0, 1, ""),
+    ],
+)
+def test_numbers_are_told_in_units_that_people_read(
+    alert: str, threshold: float, factor: float, unit: str
+) -> None:
+    """Hours for what is long and percent for a share, in the condition as in the message."""
+    monitor, query = rendered(Wishes(), alert), condition(Wishes(), alert)
+    assert (query.threshold, query.factor) == (threshold, factor)
+    assert (
+        f"The number is {{{{value}}}}{unit}; it counts from {{{{threshold}}}}{unit} on." in monitor["message"]
+    )
 
 
 @pytest.mark.parametrize("path", MONITORS)
@@ -435,19 +550,24 @@ def test_a_monitor_tells_once_of_a_group(path: str) -> None:
 
 @pytest.mark.parametrize("path", MONITORS)
 def test_a_message_says_what_to_do(path: str) -> None:
-    """It has the numbers, the meaning, what to do, where to look, and its chapter of the runbook; its blocks
-    are closed; it names no tag that its notification does not know; and it is not cut.
+    """It has the numbers that say something, the meaning, what to do, where to look, and its chapter of the
+    runbook; its blocks are closed; it names no tag that its notification does not know; and it is not cut.
     """
     monitor, alert = content(path), BY_ID[Path(path).stem]
     message, name = monitor["message"], monitor["name"]
-    for text in ("{{value}}", "{{threshold}}", alert.title, alert.meaning, alert.first, alert.look):
+    assert name.startswith("App Store: ")
+    for text in (alert.title, alert.meaning, alert.first, alert.look, "under `App Store:`"):
         assert text in message
+    told = alert.query.metric.unit not in ("{flag}", "{band}")
+    assert ("{{value}}" in message) == ("{{threshold}}" in message) == told
+    assert ("Why the query is as it is" in message) == alert.id.endswith("Poor")
     assert f"{RUNBOOK}#{alert.id.lower()}\n" in message
     opened = re.findall(r"\{\{[#^](\w+)\}\}", message)
     assert sorted(opened) == sorted(re.findall(r"\{\{/(\w+)\}\}", message))
     assert ("is_no_data" in opened) == (alert.missing is not None)
     known = set(monitor["options"].get("notify_by", read_monitor(monitor["query"]).queries[0].by))
-    assert set(re.findall(r"\{\{([\w.]+)\.name\}\}", message + name)) == known
+    named = re.findall(r"\{\{(?:\[(\w+\.[\w.]+)\]|(\w+))\.name\}\}", message + name)
+    assert {dotted or plain for dotted, plain in named} == known
     assert not re.search(r"\{\{\{|\}\}\}", message + name)
     assert len(message) <= LONGEST_MESSAGE
 
@@ -470,18 +590,26 @@ def beats(*values: float, start: int = 0) -> Beats:
     return [(start + BEAT * place, value) for place, value in enumerate(values)]
 
 
-def states(query: MonitorQuery, series: Beats, end: int) -> list[bool]:
-    """Whether it fires, each minute: of one group, by Datadog's documented rules. Without data in the window
-    it stays as it was; a new group is looked at after the delay.
+def states(monitor: Any, series: Beats, end: int) -> list[bool]:
+    """Whether it fires, each minute: of one group, by Datadog's documented rules. A new group is looked at
+    after the delay. Without data in the window it resolves, or stays as it was until the group is forgotten.
     """
+    query, options = read_monitor(monitor["query"]), monitor["options"]
     firing, result = False, []
-    for now in range(series[0][0] + query.minutes, end):
+    for now in range(series[0][0] + options["new_group_delay"] // 60, end):
         values = [value for minute, value in series if now - query.minutes < minute <= now]
+        last = max(minute for minute, _ in series if minute <= now)
         if values:
             least = {"min": min, "max": max}[query.over](values)
             firing = least >= query.threshold if query.compare == ">=" else least <= query.threshold
+        elif options["on_missing_data"] == "resolve" or now - last >= FORGOTTEN:
+            firing = False
         result.append(firing)
     return result
+
+
+FORGOTTEN = 24 * 60  # minutes of a group without data
+DAY = FORGOTTEN // BEAT  # heartbeats
 
 
 def changes(found: list[bool]) -> int:
@@ -509,8 +637,54 @@ def changes(found: list[bool]) -> int:
 )
 def test_a_regression_is_told_once(series: Beats, times: int) -> None:
     """It fires once and ends by data; a late heartbeat, a gap or a single point changes nothing."""
-    query = condition(Wishes())
-    assert changes(states(query, series, series[-1][0] + 1)) == times
+    monitor = rendered(Wishes())
+    assert changes(states(monitor, series, series[-1][0] + 1)) == times
+
+
+@pytest.mark.parametrize(
+    ("series", "silent", "times"),
+    [
+        (beats(*[1.0] * 30), 20 * 60, 1),
+        (beats(*[1.0] * 30), 30 * 60, 2),
+        (beats(*[1.0] * 30) + beats(*[1.0] * 30, start=20 * 60), 0, 1),
+        (beats(*[1.0] * 30) + beats(*[1.0] * 30, start=40 * 60), 0, 3),
+    ],
+    ids=["silence", "silence for more than a day", "a long gap", "a gap of more than a day"],
+)
+def test_a_regression_outlasts_a_day_without_data(series: Beats, silent: int, times: int) -> None:
+    """No data is no news, but after a day Datadog forgets the group, and would tell it again."""
+    assert changes(states(rendered(Wishes()), series, series[-1][0] + silent + 1)) == times
+
+
+@pytest.mark.parametrize(
+    ("series", "silent", "times"),
+    [
+        (beats(*[3.0] * DAY), 0, 1),
+        (beats(*[3.0] * DAY), 59, 1),
+        (beats(*[3.0] * DAY), 61, 2),
+        (beats(*[3.0] * 30) + beats(*[3.0] * 30, start=30 * BEAT + 45), 0, 1),
+        (beats(*[2.0] * 30), 120, 0),
+        (beats(*[3.0] * 30, *[2.0] * 30), 0, 2),
+    ],
+    ids=["poor", "a silent hour", "superseded", "a restart that takes long", "fair", "mended"],
+)
+def test_poor_ends_with_its_series(series: Beats, silent: int, times: int) -> None:
+    """A version that is no longer the newest has no ratio, so what is watched stops, and with it the alert,
+    after an hour; a shorter silence changes nothing.
+    """
+    monitor = rendered(Wishes(), "HangRatePoor")
+    assert changes(states(monitor, series, series[-1][0] + silent + 1)) == times
+
+
+@pytest.mark.parametrize("heartbeat", [1.0, 240.0, 3600.0])
+def test_no_heartbeat_is_too_slow(heartbeat: float) -> None:
+    """Whatever the schedule, a gauge is looked at over three heartbeats, and missed or ended after more."""
+    for alert in alerts(heartbeat=heartbeat):
+        monitor = json.loads(datadog.files((), [alert], Wishes())[f"alerts/{alert.id}.json"])
+        query = read_monitor(monitor["query"])
+        beats_seen = query.minutes * 60 / heartbeat
+        assert query.over == "sum" or beats_seen > 3
+        assert monitor["options"]["on_missing_data"] == "default" or beats_seen >= 6
 
 
 # Wishes
@@ -591,6 +765,7 @@ def test_hostile_names_change_no_query(name: str) -> None:
         (Wishes(notify=("",)), "is nobody"),
         (Wishes(thresholds={"HangRateRegressed": math.nan}), "the threshold of HangRateRegressed is nan"),
         (Wishes(thresholds={"HangRateRegressed": math.inf}), "unless set it is 1."),
+        (Wishes(thresholds={"NewHeavyProblem": 1e308}), "the threshold of NewHeavyProblem is 1e+308"),
         (Wishes(runbook="javascript:alert(1)"), "is no address"),
         (Wishes(runbook="https://example.com/@everybody"), "is no address"),
         (Wishes(runbook="https://example.com/ {{value}}"), "is no address"),
@@ -598,8 +773,9 @@ def test_hostile_names_change_no_query(name: str) -> None:
 )
 def test_what_cannot_be_said_is_refused(wishes: Wishes, says: str) -> None:
     """A wish that Datadog's language cannot say is an error that names it and says what to write instead."""
+    alert = next(iter(wishes.thresholds), "HangRateRegressed")
     with pytest.raises(ConfigError) as refused:
-        rendered(wishes)
+        rendered(wishes, alert)
     assert says in str(refused.value)
     assert refused.value.remedy
 
@@ -612,15 +788,35 @@ def test_who_is_told() -> None:
     assert "@" not in rendered(Wishes())["message"]
 
 
+def test_information_tells_nobody() -> None:
+    """An alert that is only information bears no handle; a handle that is none is an error all the same."""
+    assert "@" not in rendered(Wishes(notify=("@slack-mobile",)), "HangRatePoor")["message"]
+    with pytest.raises(ConfigError):
+        rendered(Wishes(notify=("slack-mobile",)), "HangRatePoor")
+
+
 @pytest.mark.parametrize(
     ("value", "written"),
     [(2, "2"), (0.25, "0.25"), (1e-07, "0.0000001"), (1e16, "1" + "0" * 16), (-1.5, "-1.5")],
 )
 def test_a_threshold_can_be_chosen(value: float, written: str) -> None:
     """It stands in the query in plain digits, and is the same in the options."""
-    monitor = rendered(Wishes(thresholds={"NewHeavyProblem": value}), "NewHeavyProblem")
+    monitor = rendered(Wishes(thresholds={"OutboxNotEmptying": value}), "OutboxNotEmptying")
     assert monitor["query"].endswith(f" >= {written}")
     assert monitor["options"]["thresholds"] == {"critical": value}
+
+
+@pytest.mark.parametrize(
+    ("alert", "value", "written"),
+    [("KeyHourUsedUp", 0.07, "7"), ("NewHeavyProblem", 0.3, "30"), ("DataStale", 5400.0, "1.5")],
+)
+def test_a_threshold_is_chosen_in_the_unit_of_the_configuration(
+    alert: str, value: float, written: str
+) -> None:
+    """A share and seconds are written there; here they become percent and hours, to the last digit."""
+    monitor = rendered(Wishes(thresholds={alert: value}), alert)
+    assert monitor["query"].endswith(f"= {written}")
+    assert monitor["options"]["thresholds"] == {"critical": float(written)}
 
 
 def test_what_is_off_is_not_there() -> None:

@@ -24,16 +24,18 @@ from grafana_foundation_sdk.models.dashboard import Dashboard as GrafanaDashboar
 from exporter.assets import grafana
 from exporter.assets.alerts import alerts
 from exporter.assets.dashboards import dashboards
-from exporter.assets.model import SERVICE, Chart, Wishes
+from exporter.assets.model import SERVICE, Chart, Wishes, of_apple
+from exporter.convert.catalogue import APPLE_METRICS, COMPANIONS, VALUE
 from exporter.errors import ConfigError
-from tests.assets.promql_series import asked
+from tests.assets.promql_series import asked, of_a_build
 from tests.assets.test_assets_prometheus import HOSTILE
 from tests.container.tools import REPOSITORY
 
 GOLDEN = Path(__file__).parent / "golden" / "grafana"
 PROVISIONING = "dashboards/provisioning.yaml"
 # @grafana/data knows more; these are those that we use.
-UNITS = {"s", "decbytes", "percent", "percentunit", "short"}
+UNITS = {"s", "decbytes", "percent", "percentunit", "short", "suffix: ×"}
+OF_APPLE = {of_apple(metric, one).name for metric in APPLE_METRICS for one in (VALUE, *COMPANIONS)}
 Json = dict[str, Any]
 
 
@@ -183,6 +185,28 @@ def test_where_there_are_no_events_a_panel_says_where_they_are() -> None:
             assert f"`{name}`" in panel["options"]["content"]
 
 
+def test_changes_are_percent_and_goals_times() -> None:
+    """A change of 0.598 is shown as 59.8 %, and a value of 1.2 times the goal as such."""
+    units = {
+        query.metric.name.rpartition(".")[2]: panel["fieldConfig"]["defaults"]["unit"]
+        for chart, panel in described()
+        for query in chart.queries
+    }
+    assert (units["delta"], units["goal_ratio"]) == ("percentunit", "suffix: ×")
+
+
+def test_no_chart_mixes_single_builds_in() -> None:
+    """Where the metrics of a version are there for each build as well, no chart shows those."""
+    expressions = [
+        (query, target["expr"].replace("$__interval", "1h"))
+        for chart, panel in described()
+        for query, target in zip(chart.queries, panel.get("targets", ()), strict=True)
+    ]
+    of_a_version = [text for query, text in expressions if query.metric.name in OF_APPLE]
+    assert len(of_a_version) > 50
+    assert not any(of_a_build(one) for text in of_a_version for one in asked(text))
+
+
 @BOARDS
 def test_panels_lie_beside_one_another(board: Json) -> None:
     """No two overlap, none is wider than the page, and each has an id of its own."""
@@ -231,7 +255,7 @@ def test_a_name_is_taken_as_it_is(text: str) -> None:
         ]
 
 
-@pytest.mark.parametrize("bad", ["", "\ud800"])
+@pytest.mark.parametrize("bad", ["", "\ud800", "com.example.*"])
 def test_what_no_label_can_hold_is_refused(bad: str) -> None:
     """The error names the setting."""
     with pytest.raises(ConfigError, match=r"alerts\.services"):
@@ -279,11 +303,10 @@ def test_compose_puts_everything_where_it_is_looked_for() -> None:
     told_at = "./dashboards/grafana/provisioning.yaml:/etc/grafana/provisioning/dashboards/app-store.yaml:ro"
     assert {dashboards_at, told_at} <= set(services["grafana"]["volumes"])
     configuration = yaml.safe_load((REPOSITORY / "config" / "local" / "prometheus.yml").read_text())
-    (pattern,) = configuration["rule_files"]
     (mount,) = (one for one in services["prometheus"]["volumes"] if one.startswith("./alerts/"))
     source, target, _ = mount.split(":")
     assert source == "./alerts/prometheus/rules.yml"
-    assert PurePosixPath(target).match(pattern)
+    assert any(PurePosixPath(target).match(pattern) for pattern in configuration["rule_files"])
     assert all(
         job.get("honor_labels") for job in configuration["scrape_configs"] if job["job_name"] == "appstore"
     )

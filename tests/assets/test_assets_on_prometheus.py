@@ -25,7 +25,7 @@ from exporter.assets.prometheus.promql import metric_name
 from exporter.convert.catalogue import APPLE_METRICS, BREAKDOWN, GOAL, GOAL_BAND, GOAL_RATIO
 from exporter.otlp.http_sink import HttpSink
 from exporter.sandbox import Fault
-from tests.assets.promql_series import asked
+from tests.assets.promql_series import asked, questions
 from tests.assets.real_prometheus import Prometheus
 from tests.backends.datadog import DatadogIntake
 from tests.backends.intake import Fault as Refusal
@@ -100,12 +100,6 @@ def of_the_collector(rule: dict[str, Any]) -> bool:
     return "otelcol_" in rule["expr"]
 
 
-def in_messages(rule: dict[str, Any]) -> list[str]:
-    """What a message asks Prometheus for, for whatever group it is about."""
-    questions = re.findall(r'\(printf ("(?:[^"\\]|\\.)*")', rule["annotations"]["description"])
-    return [json.loads(question).replace("=%q", '=~".+"') for question in questions]
-
-
 def boards() -> dict[str, dict[str, Any]]:
     files = grafana.files(dashboards(), alerts(), Wishes())
     return {path: json.loads(text) for path, text in files.items() if path.endswith(".json")}
@@ -123,7 +117,7 @@ def targets() -> Iterator[tuple[str, str]]:
 def test_every_rule_and_message_asks_for_what_is_there(seen: Seen) -> None:
     """Each metric, label and value in rules and messages arrived, and each selector finds a series."""
     ours = [rule for rule in rules() if not of_the_collector(rule)]
-    expressions = [text for rule in ours for text in (rule["expr"], *in_messages(rule))]
+    expressions = [text for rule in ours for text in (rule["expr"], *questions(rule))]
     assert len(expressions) > 2 * len(ours) - 10
     selectors = [one for text in expressions for one in asked(seen.as_arrived(text))]
     assert [one for one in selectors if not (one.knows(seen.page) and one.finds(seen.page))] == []

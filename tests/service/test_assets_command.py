@@ -87,7 +87,7 @@ def test_the_configuration_decides(tmp_path: Path) -> None:
         "  services: [shop-ios]\n"
         "  notify: '@slack-mobile'\n"
         "  disabled: [KeyHourUsedUp]\n"
-        "  thresholds: {DataStale: 90000}\n"
+        "  thresholds: {HighImpactRegression: 150}\n"
         "  runbook: https://wiki.example.com/alerts\n",
         encoding="utf-8",
     )
@@ -99,19 +99,20 @@ def test_the_configuration_decides(tmp_path: Path) -> None:
     regressed = written["alerts/datadog/LaunchTimeRegressed.json"]
     for part in ("shop-ios", "@slack-mobile", "https://wiki.example.com/alerts#launchtimeregressed"):
         assert part in regressed
-    assert "90000" in written["alerts/datadog/DataStale.json"]
+    assert ">= 150" in written["alerts/datadog/HighImpactRegression.json"]
 
 
 def test_what_an_earlier_configuration_left_is_named(tmp_path: Path) -> None:
     """A file that is not written any more stays, and a line says so: somebody may have installed it."""
     run("datadog", "--out", tmp_path)
-    (tmp_path / "alerts" / "README.md").write_text("not ours\n")
+    for other in ("README.md", "datadog/terraform.tfstate", "datadog/.terraform.lock.hcl"):
+        (tmp_path / "alerts" / other).write_text("not ours\n")
     left = tmp_path / "alerts" / "datadog" / "KeyHourUsedUp.json"
     result = run("datadog", "--out", tmp_path, PERFPOWER__ALERTS__DISABLED="[KeyHourUsedUp]")
     assert result.exit_code == 0
     assert left.exists()
     assert result.output.splitlines()[2:] == [
-        f"left alone, as this configuration does not have it: {left}",
+        f"not of this configuration, and still there: {left}; delete it, or it is installed as well",
     ]
 
 
@@ -131,6 +132,21 @@ def test_what_an_earlier_configuration_left_is_named(tmp_path: Path) -> None:
             ("splunk", "--out", "out"),
             {"PERFPOWER__ALERTS__THRESHOLDS": "{LaunchTimePoor: 2}"},
             "alerts.thresholds.LaunchTimePoor has no threshold to choose",
+        ),
+        (
+            ("datadog", "--out", "out"),
+            {"PERFPOWER__ALERTS__THRESHOLDS": "{DataStale: 60}"},
+            "alerts.thresholds.DataStale: must not be less than the 21600 seconds between two polls",
+        ),
+        (
+            ("prometheus", "--out", "out"),
+            {"PERFPOWER__ALERTS__THRESHOLDS": "{NewHeavyProblem: 20}"},
+            "must be at most 1 for NewHeavyProblem, which is a share: 0.5 unless set",
+        ),
+        (
+            ("prometheus", "--out", "out"),
+            {"PERFPOWER__ALERTS__THRESHOLDS": "{KeyHourUsedUp: 10}"},
+            "must be at most 1 for KeyHourUsedUp",
         ),
         (("grafana", "--out", "out"), {"PERFPOWER__SCHEDULE__POLL": "now"}, "schedule.poll must have five"),
     ],
@@ -157,6 +173,69 @@ def test_a_file_in_the_way_is_a_sentence_and_status_2(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert result.stderr.startswith(f"error: {tmp_path / 'alerts' / 'prometheus'}")
     assert result.stderr.endswith("Name another folder with --out, or let yourself write there.\n")
+
+
+def test_on_failure_nothing_is_half_done(tmp_path: Path) -> None:
+    """The files of before stay as they are, all of them, and nothing lies beside them."""
+    run("datadog", "--out", tmp_path)
+    in_the_way = tmp_path / "dashboards" / "datadog" / "release-health.json"
+    in_the_way.unlink()
+    in_the_way.mkdir()
+    before = found(tmp_path)
+    result = run("datadog", "--out", tmp_path, PERFPOWER__ALERTS__NOTIFY="@slack-mobile")
+    assert result.exit_code == 2
+    assert found(tmp_path) == before
+
+
+@pytest.mark.parametrize("heartbeat", ["1s", "4m", "1h"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_any_heartbeat_has_alerts(tmp_path: Path, backend: str, heartbeat: str) -> None:
+    """They wait for three of the schedule's heartbeats, whichever backend."""
+    result = run(backend, "--out", tmp_path, PERFPOWER__SCHEDULE__HEARTBEAT=heartbeat)
+    assert result.exit_code == 0, result.output
+    seconds = {"1s": 1.0, "4m": 240.0, "1h": 3600.0}[heartbeat]
+    assert found(tmp_path) == render(backend, Wishes(), heartbeat=seconds)
+
+
+ACCOUNTS = """
+accounts:
+  - key_id: "${NOT_SET_HERE}"
+    environment: beta
+    apps:
+      include: ["com.example.*"]
+      service_names: {com.example.shop: shop-ios}
+"""
+
+
+@pytest.mark.parametrize(
+    ("accounts", "alerts", "says"),
+    [
+        (ACCOUNTS, "{services: [shop-ios, com.example.other], environments: [beta]}", []),
+        (ACCOUNTS, "{services: [shop-oss]}", ["'shop-oss'; known: shop-ios"]),
+        (ACCOUNTS, "{services: [com.example.shop]}", ["'com.example.shop'; known: shop-ios"]),
+        (ACCOUNTS, "{environments: [production]}", ["'production'; known: beta"]),
+        ("", "{services: [anything], environments: [any]}", []),
+        ("accounts: [{apps: [com.a.b], environment: '${E}'}]\n", "{services: [x]}", []),
+        ("accounts: [{apps: [com.a.b]}]\n", "{services: [x]}", ["'x'; known: bundle ids, as under apps"]),
+        ("accounts: [{apps: ['1234']}]\n", "{services: [x]}", []),
+        ("accounts: [{apps: {exclude: x}}]\n", "{services: [x]}", ["'x'"]),
+        ("accounts: [{apps: 7.5}, 3]\n", "{services: [x]}", []),
+        ("accounts: [{environment: [a]}]\n", "{services: [x]}", []),
+    ],
+)
+def test_what_no_account_has_is_a_warning(
+    tmp_path: Path, accounts: str, alerts: str, says: list[str]
+) -> None:
+    """Alerts about a misspelt service or environment would never fire; what is not known is not judged."""
+    config = tmp_path / "exporter.yaml"
+    config.write_text(f"{accounts}\nalerts: {alerts}\n", encoding="utf-8")
+    result = run("datadog", "--out", tmp_path / "out", "--config", config)
+    assert result.exit_code == 0, result.output
+    lines = result.stderr.splitlines()
+    assert len(lines) == len(says)
+    for line, part in zip(lines, says, strict=True):
+        assert line.startswith("warning: alerts.")
+        assert part in line
 
 
 @pytest.mark.parametrize(

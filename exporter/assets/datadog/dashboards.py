@@ -12,6 +12,7 @@ from exporter.assets.datadog.queries import (
     key_of,
     query_text,
     scope_of,
+    search_text,
     tag_of,
     terms_of,
 )
@@ -192,7 +193,7 @@ def _request(chart: Chart, variables: Sequence[str], percentiles: bool) -> Json:
     formulas: list[Json] = []
     for number, query in enumerate(chart.queries, start=1):
         name = f"query{number}"
-        text = query_text(query, scope_of(variables, terms_of(query.where)), percentiles=percentiles)
+        text = query_text(query, scope_of(variables, terms_of(query.conditions)), percentiles=percentiles)
         source: Json = {"data_source": "metrics", "name": name, "query": text}
         queries.append({**source, "aggregator": "last"} if scalar else source)
         formulas.append(_formula(chart, query, name, percentiles))
@@ -208,11 +209,13 @@ def _looks(chart: Chart) -> Json:
     """What a request has by its kind of chart."""
     if chart.kind == "number":
         return {"conditional_formats": _colours(chart)}
+    highest = {"type": "formula", "index": 0, "order": "desc"}
     if chart.kind == "top":
-        return {"sort": {"count": 10, "order_by": [{"type": "formula", "index": 0, "order": "desc"}]}}
+        return {"sort": {"count": 10, "order_by": [highest]}}
     if chart.kind == "table":
-        newest_first = {"type": "group", "name": key_of(chart.queries[0].by[-1]), "order": "desc"}
-        return {"sort": {"count": 100, "order_by": [newest_first]}}
+        # As text, so 7.9.0 comes before 7.40.0: Datadog knows no order of versions.
+        by_text = {"type": "group", "name": key_of(chart.queries[0].by[-1]), "order": "desc"}
+        return {"sort": {"count": 100, "order_by": [by_text, highest]}}
     return {"display_type": _DISPLAYS[chart.kind]}
 
 
@@ -244,11 +247,10 @@ def _colours(chart: Chart) -> list[Json]:
 def _list_stream(chart: Chart, events: Events, filters: Iterable[Filter]) -> Json:
     tags = [f"${filter_.label}" for filter_ in filters if filter_.attribute in KEYS]
     version = [f"@version:${filter_.label}.value" for filter_ in filters if filter_.attribute == "version"]
-    where = [f"@{key}:{json.dumps(value, ensure_ascii=False)}" for key, value in events.where]
     columns = ["status_line", "timestamp", *(_LOG_FIELDS.get(key, f"@{key}") for key in events.columns)]
     query: Json = {
         "data_source": "logs_stream",
-        "query_string": " ".join([f"@otel.event_name:{events.name}", *tags, *version, *where]),
+        "query_string": " ".join([search_text(events), *tags, *version]),
         "indexes": [],
     }
     return {

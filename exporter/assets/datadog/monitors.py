@@ -7,10 +7,20 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
+from typing import NamedTuple
 
 from exporter.assets.alerts import RUNBOOK
-from exporter.assets.datadog.queries import Term, key_of, query_text, scope_of, tag_of, terms_of
-from exporter.assets.model import Alert, Query, Wishes
+from exporter.assets.datadog.queries import (
+    KEYS,
+    Term,
+    key_of,
+    query_text,
+    scope_of,
+    search_text,
+    tag_of,
+    terms_of,
+)
+from exporter.assets.model import Alert, Events, Query, Wishes
 from exporter.errors import ConfigError
 
 Json = dict[str, object]
@@ -19,6 +29,20 @@ _HANDLE = re.compile(r"@[\w.+/@-]+", re.ASCII)
 _ADDRESS = re.compile(r"https?://[\w.~:/?&=%+,;-]+", re.ASCII)  # no @, which would notify somebody
 _SHOWN = 200  # characters of a wish in an error
 _PRIORITIES = {"critical": 1, "warning": 3, "info": 5}
+_WORDS = ("{flag}", "{band}")  # units of numbers that stand for a word, which the title has
+_HOUR = 3600
+_DAY = 24 * 60  # minutes
+_ARITHMETIC_DELAY = 60  # seconds, until all that is reckoned with has come (Datadog, metric monitors)
+_SILENCES = 4  # times its minutes may a series that fades be silent, as at a restart that takes long
+_ALIKE = ("version", "metric")  # spelled in logs as in tags; platform, device and signature are not
+
+
+class _Scale(NamedTuple):
+    """How a number is told: as it is times `factor` over `divisor`, in `unit`."""
+
+    factor: int
+    divisor: int
+    unit: str
 
 
 def monitor(alert: Alert, wishes: Wishes) -> Json:
@@ -28,35 +52,45 @@ def monitor(alert: Alert, wishes: Wishes) -> Json:
         ConfigError: a wish that cannot be said in Datadog's language.
     """
     threshold = _threshold(alert, wishes)
+    return {
+        "name": f"App Store: {alert.title}{_of_which(alert)}",
+        "type": "query alert",
+        "query": _condition(alert, wishes, threshold),
+        "message": _message(alert, wishes),
+        "priority": _PRIORITIES[alert.severity],
+        "tags": ["service:perfpower-exporter", f"about:{alert.about}", f"alert:{alert.id.lower()}"],
+        "options": _options(alert, threshold),
+    }
+
+
+def _options(alert: Alert, threshold: float) -> Json:
     options: Json = {
         "thresholds": {"critical": threshold},
         "require_full_window": False,
         "include_tags": True,
         "notify_audit": False,
         "renotify_interval": 0,
-        "new_group_delay": alert.minutes * 60,
-        "on_missing_data": "default" if alert.missing is None else "show_and_notify_no_data",
+        "on_missing_data": "resolve" if alert.fades else "default",
     }
-    if _groups(alert) != alert.query.by:
-        options["notify_by"] = [key_of(attribute) for attribute in alert.query.by]
-    return {
-        "name": f"{alert.title}{_of_which(alert)}",
-        "type": "query alert",
-        "query": _condition(alert, wishes, threshold),
-        "message": _message(alert, wishes),
-        "priority": _PRIORITIES[alert.severity],
-        "tags": ["service:perfpower-exporter", f"about:{alert.about}", f"alert:{alert.id.lower()}"],
-        "options": options,
-    }
+    if alert.query.by:  # Datadog refuses these two where there is one group only
+        options["new_group_delay"] = alert.minutes * 60
+        if _groups(alert) != alert.query.by:
+            options["notify_by"] = [key_of(attribute) for attribute in alert.query.by]
+    if alert.missing is not None:
+        options["on_missing_data"] = "show_and_notify_no_data"
+        options |= {"renotify_interval": _DAY, "renotify_statuses": ["alert", "no data"]}
+    if alert.times is not None or alert.over is not None:
+        options["evaluation_delay"] = _ARITHMETIC_DELAY
+    return options
 
 
 def _groups(alert: Alert) -> tuple[str, ...]:
-    """What is judged by itself. What only the worst are told apart by makes sub-groups of a notification.
+    """What is judged by itself: the groups of the alert, and in them the devices where those are told apart.
 
-    Not where missing data tells something: an app that is no longer polled would be missed.
+    Those make sub-groups of a notification. Not where all is one group.
     """
-    further = alert.worst.by if alert.worst and alert.missing is None else ()
-    return (*alert.query.by, *(attribute for attribute in further if attribute not in alert.query.by))
+    further = alert.worst.by if alert.worst and alert.query.by else ()
+    return (*alert.query.by, *(attribute for attribute in further if attribute == "device"))
 
 
 def _of_which(alert: Alert) -> str:
@@ -65,18 +99,32 @@ def _of_which(alert: Alert) -> str:
 
 
 def _variable_of(attribute: str) -> str:
-    return f"{{{{{key_of(attribute)}.name}}}}"
+    key = key_of(attribute)
+    return f"{{{{{f'[{key}]' if '.' in key else key}.name}}}}"
 
 
 def _threshold(alert: Alert, wishes: Wishes) -> float:
+    """As it is told, which may be in another unit than in the configuration."""
     threshold = wishes.thresholds.get(alert.id, alert.threshold)
-    if not math.isfinite(threshold):
+    scale = _scale(alert)
+    told = float(Decimal(repr(threshold)) * scale.factor / scale.divisor)
+    if not math.isfinite(told):
         raise ConfigError(
             f"the threshold of {alert.id} is {threshold}",
             remedy=f"Give a number; unless set it is {_number(alert.threshold)}.",
             where=f"alerts.thresholds.{alert.id}",
         )
-    return threshold
+    return told
+
+
+def _scale(alert: Alert) -> _Scale:
+    """Hours for what is long and percent for what is a share; the rest is told as it is measured."""
+    unit = alert.query.metric.unit
+    if alert.times is None and (unit == "1" or alert.over is not None):
+        return _Scale(100, 1, " %")
+    if unit == "s" and alert.threshold >= _HOUR:
+        return _Scale(1, _HOUR, " h")
+    return _Scale(1, 1, {"s": " s", "%": " %"}.get(unit, ""))
 
 
 def _number(value: float) -> str:
@@ -92,7 +140,8 @@ def _condition(alert: Alert, wishes: Wishes, threshold: float) -> str:
     if alert.window is not None:
         window = f"sum({_last(alert.window)})"
     else:
-        window = f"{_least(alert)}({_last(max(alert.minutes, alert.missing or 0))})"
+        silence = alert.minutes * _SILENCES if alert.fades else alert.missing or 0
+        window = f"{_least(alert)}({_last(max(alert.minutes, silence))})"
     return f"{window}:{_expression(alert, wishes)} {alert.compare} {_number(threshold)}"
 
 
@@ -111,7 +160,7 @@ def _expression(alert: Alert, wishes: Wishes) -> str:
     wished = _wished(wishes) if alert.about == "app" else []
 
     def said(query: Query) -> str:
-        scope = scope_of((), [*wished, *terms_of(query.where)])
+        scope = scope_of((), [*wished, *terms_of(query.conditions)])
         return query_text(replace(query, by=_groups(alert)), scope)
 
     text = said(alert.query)
@@ -119,7 +168,8 @@ def _expression(alert: Alert, wishes: Wishes) -> str:
         text += f" * {said(alert.times)}"
     if alert.over is not None:
         text += f" / {said(alert.over)}"
-    return text
+    factor, divisor, _ = _scale(alert)
+    return f"{text}{f' * {factor}' if factor > 1 else ''}{f' / {divisor}' if divisor > 1 else ''}"
 
 
 def _wished(wishes: Wishes) -> list[Term]:
@@ -129,9 +179,8 @@ def _wished(wishes: Wishes) -> list[Term]:
 
 def _message(alert: Alert, wishes: Wishes) -> str:
     """What is told when it fires, and in a word that it is over; to the same people."""
-    unit = "" if alert.over or alert.times else {"s": " s", "%": " %"}.get(alert.query.metric.unit, "")
-    number = f"The number is {{{{value}}}}{unit}; it counts from {{{{threshold}}}}{unit} on."
-    blocks = [_when("is_alert", f"{alert.title}{_of_which(alert)}. {number}")]
+    handles = _handles(alert, wishes)
+    blocks = [_when("is_alert", f"{alert.title}{_of_which(alert)}.{_numbers(alert)}")]
     if alert.missing is not None:
         silence = f"Nothing was heard for {alert.missing} minutes{_of_which(alert)}."
         blocks.append(_when("is_no_data", silence))
@@ -140,13 +189,31 @@ def _message(alert: Alert, wishes: Wishes) -> str:
         "{{^is_recovery}}",
         f"**What it means.** {alert.meaning}",
         f"**What to do first.** {alert.first}",
-        f"**Where to look.** {alert.look}",
+        f"**Where to look.** {alert.look} The dashboards are in the list under `App Store:`.",
         *_to_paste(alert),
+        *_reckoned(alert),
         f"**Runbook.** {_runbook(wishes)}#{alert.id.lower()}",
         "{{/is_recovery}}",
-        *_handles(wishes),
+        *handles,
     ]
     return "\n\n".join(blocks)
+
+
+def _numbers(alert: Alert) -> str:
+    """Nothing of a number that stands for a word: the title has the word."""
+    if alert.query.metric.unit in _WORDS:
+        return ""
+    unit = _scale(alert).unit
+    return f" The number is {{{{value}}}}{unit}; it counts from {{{{threshold}}}}{unit} on."
+
+
+def _reckoned(alert: Alert) -> Iterator[str]:
+    """Why a query multiplies and divides by the same."""
+    if alert.times is not None and alert.times == alert.over:
+        yield (
+            f"**Why the query is as it is.** Times and over `{alert.times.metric.name}` changes no number. It"
+            " leaves what has one: the newest version."
+        )
 
 
 def _when(state: str, text: str) -> str:
@@ -155,17 +222,33 @@ def _when(state: str, text: str) -> str:
 
 def _to_paste(alert: Alert) -> Iterator[str]:
     """Queries of the group that fired: a message can show no number but the one that is watched."""
-    if alert.change is not None:
-        yield f"**How far.** In a notebook, {alert.change.label}: `{_of_the_group(alert, alert.change)}`"
-    if alert.worst is not None:
-        yield f"**The worst.** In a notebook, by {alert.worst.label}: `{_of_the_group(alert, alert.worst)}`"
+    for heading, query in (("How far", _how_far(alert)), ("The worst", alert.worst)):
+        if query is not None:
+            yield f"**{heading}.** In a notebook, {query.label}: `{_of_the_group(alert, query)}`"
+    if alert.events is not None:
+        yield f"**The events.** In the log search: `{_search(alert, alert.events)}`"
+
+
+def _how_far(alert: Alert) -> Query | None:
+    if alert.change is None and alert.over is not None and alert.over == alert.times:
+        return replace(alert.over, by=_groups(alert), label="value over Apple's goal")
+    return alert.change
+
+
+def _search(alert: Alert, events: Events) -> str:
+    group = [
+        f"{'' if attribute in KEYS else '@'}{key_of(attribute)}:{_variable_of(attribute)}"
+        for attribute in alert.query.by
+        if attribute in (*KEYS, *_ALIKE)
+    ]
+    return " ".join([search_text(events), *group])
 
 
 def _of_the_group(alert: Alert, query: Query) -> str:
     shown = tuple(attribute for attribute in query.by if attribute not in alert.query.by)
     group = [Term((f"{key_of(attribute)}:{_variable_of(attribute)}",)) for attribute in alert.query.by]
     # Something constant stands last: three closing braces would be read as another kind of variable.
-    last = terms_of(query.where) or [Term((f"{key_of(attribute)}:*",)) for attribute in shown]
+    last = terms_of(query.conditions) or [Term((f"{key_of(attribute)}:*",)) for attribute in shown]
     text = query_text(replace(query, by=shown), scope_of((), [*group, *last]))
     return f"top({text}, 10, 'last', 'desc')"
 
@@ -181,7 +264,7 @@ def _runbook(wishes: Wishes) -> str:
     return address
 
 
-def _handles(wishes: Wishes) -> list[str]:
+def _handles(alert: Alert, wishes: Wishes) -> list[str]:
     for handle in wishes.notify:
         if not _HANDLE.fullmatch(handle):
             raise ConfigError(
@@ -189,4 +272,5 @@ def _handles(wishes: Wishes) -> list[str]:
                 remedy="Write a handle as in a monitor's message: @slack-mobile, @team@example.com.",
                 where="alerts.notify",
             )
-    return [" ".join(wishes.notify)] if wishes.notify else []
+    told = alert.told_to(wishes)
+    return [" ".join(told)] if told else []

@@ -5,17 +5,19 @@ Metrics and tags are named as they arrive there: docs/backends.md, "One point, t
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from exporter.assets.model import ENVIRONMENT, SERVICE, Query, Where
+from exporter.assets.model import ENVIRONMENT, SERVICE, Events, Query, Where
 from exporter.errors import ConfigError
 
 KEYS = {SERVICE: "service", ENVIRONMENT: "env"}
 """Attribute → the key of its tag, by unified service tagging; others keep their names."""
 
 _OUTSIDE_TAGS = re.compile(r"(?:[^\w:./-]|_)+")
+_PLAIN = re.compile(r"[A-Za-z0-9_.]+")
 _LONGEST_TAG = 200
 
 
@@ -54,8 +56,20 @@ def aggregator_of(query: Query, percentiles: bool) -> str:
     return "avg" if query.percentile <= 50 else "max"
 
 
+def search_text(events: Events) -> str:
+    """A search of logs for the events: `@otel.event_name:appstore.insight @metric:appstore.hang.rate`.
+
+    A value is in quotes unless it is a plain word; a boolean has to be one.
+    """
+    where = (
+        f"@{key}:{value if _PLAIN.fullmatch(value) else json.dumps(value, ensure_ascii=False)}"
+        for key, value in events.where
+    )
+    return " ".join([f"@otel.event_name:{events.name}", *where])
+
+
 def terms_of(where: Where) -> list[Term]:
-    """The conditions of a description, with tags in Datadog's spelling."""
+    """The conditions of a description, with tags in Datadog's spelling: `!*` is without the tag."""
     return [
         Term((_spelled(key_of(attribute), value.removeprefix("!")),), value.startswith("!"))
         for attribute, value in where

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from exporter.assets.model import ENVIRONMENT, SERVICE, Query, Series, Wishes
 from exporter.errors import ConfigError
 
-HELD = "1h"
-"""How long an alert goes by the last value: longer than any restart, and a 0 still ends it at once."""
+HELD = 60
+"""Minutes that an alert goes by the last value: longer than any restart, and a 0 still ends it at once."""
 
 _UNITS = {"s": "seconds", "ms": "milliseconds", "By": "bytes", "%": "percent", "1": "ratio"}
 _PER = {"s": "second", "h": "hour", "d": "day"}
@@ -59,9 +59,19 @@ def any_of(values: Iterable[str], setting: str) -> str:
         setting: where the values come from, for the error.
 
     Raises:
-        ConfigError: a value is empty or no Unicode text.
+        ConfigError: a value is empty, no Unicode text, or a pattern.
     """
-    return "|".join(_literally(value, setting) for value in values)
+    return "|".join(_literally(_no_pattern(value, setting), setting) for value in values)
+
+
+def _no_pattern(text: str, setting: str) -> str:
+    if "*" in text:
+        raise ConfigError(
+            f"{text!a} is a pattern, and names are looked for as they are written",
+            remedy="Write each name out, or leave the list empty: then all of them are watched.",
+            where=setting,
+        )
+    return text
 
 
 def whole_text(text: str, setting: str) -> str:
@@ -104,12 +114,14 @@ def selector(query: Query, more: Sequence[str] = ()) -> str:
         more: further matchers.
     """
     name = metric_name(query.metric) + ("_bucket" if query.metric.instrument == "histogram" else "")
-    all_ = [*(_matcher(label(key), value) for key, value in query.where), *more]
+    all_ = [*(_matcher(label(key), value) for key, value in query.conditions), *more]
     return f"{name}{{{', '.join(all_)}}}" if all_ else name
 
 
 def _matcher(name: str, value: str) -> str:
     unequal, text = value.startswith("!"), value.removeprefix("!")
+    if text == "*":
+        return f'{name}{"=" if unequal else "!="}""'  # an empty label is one that is not there
     if text.endswith("*"):
         return f"{name}{'!~' if unequal else '=~'}{quoted(_literally(text[:-1], name) + '.*')}"
     return f"{name}{'!=' if unequal else '='}{quoted(text)}"
@@ -120,9 +132,9 @@ def now(query: Query, more: Sequence[str] = ()) -> str:
     return _joined(query.join, query.by, selector(query, more))
 
 
-def held(query: Query, more: Sequence[str] = ()) -> str:
-    """A gauge, joined; where it is missing for up to an hour, its last values."""
-    return _joined(query.join, query.by, f"last_over_time({selector(query, more)}[{HELD}])")
+def held(query: Query, more: Sequence[str] = (), minutes: int = HELD) -> str:
+    """A gauge, joined; where it is missing for up to so many minutes, its last values."""
+    return _joined(query.join, query.by, f"last_over_time({selector(query, more)}[{duration(minutes)}])")
 
 
 def added(query: Query, window: str, more: Sequence[str] = ()) -> str:
@@ -138,7 +150,7 @@ def added(query: Query, window: str, more: Sequence[str] = ()) -> str:
     cases = (
         f"{last} - {before} {window}) > 0",
         f"{last} < {before} {window})",
-        f"{last} unless last_over_time({series}[{HELD}] offset {window})",
+        f"{last} unless last_over_time({series}[{duration(HELD)}] offset {window})",
     )
     alternatives = "\n  or ".join(f"({case})" for case in cases)
     return _joined(query.join, query.by, f"\n  {alternatives}\n")

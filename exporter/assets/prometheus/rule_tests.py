@@ -28,18 +28,24 @@ _Piece = tuple[float | str | None, int]  # a value, "stale" or None for no sampl
 
 
 def rule_tests(
-    alerts: Sequence[Alert], wishes: Wishes, labels: Mapping[str, str], prefix: str, no_data: str
+    alerts: Sequence[Alert],
+    wishes: Wishes,
+    labels: Mapping[str, Mapping[str, str]],
+    held: Mapping[str, int],
+    prefix: str,
+    no_data: str,
 ) -> dict[str, Any]:
     """The file's content.
 
     Args:
         alerts: with the thresholds that users want.
-        labels: what all rules bear beside their severity.
+        labels: the id of an alert → what its rules bear.
+        held: the id of an alert → the minutes that it goes by the last value.
         prefix: what the names of rules begin with.
         no_data: what those end with that are about silence.
     """
     examples = {**_EXAMPLES, **{key: one for key, one in _wanted(wishes) if one}}
-    writer = _Writer(examples, labels, prefix, no_data, [alert for alert in alerts if alert.missing])
+    writer = _Writer(examples, labels, held, prefix, no_data, [alert for alert in alerts if alert.missing])
     return {
         "rule_files": ["rules.yml"],
         "evaluation_interval": f"{_STEP}m",
@@ -63,13 +69,15 @@ class _Writer:
     def __init__(
         self,
         examples: Mapping[str, str],
-        labels: Mapping[str, str],
+        labels: Mapping[str, Mapping[str, str]],
+        held: Mapping[str, int],
         prefix: str,
         no_data: str,
         heartbeats: Sequence[Alert],
     ) -> None:
         self._examples = examples
         self._labels = labels
+        self._held = held
         self._prefix = prefix
         self._no_data = no_data
         self._heartbeats = heartbeats
@@ -82,12 +90,16 @@ class _Writer:
 
     def _of_gauge(self, alert: Alert) -> dict[str, Any]:
         wait, bad, good = _whole(alert.minutes), alert.threshold, _good(alert)
-        begin, gap, gone = 60 + wait, 90 + 2 * wait, 210 + 3 * wait
-        pieces: list[_Piece] = [
+        held = _whole(self._held[alert.id])
+        away = _whole(held // 2)
+        before: list[_Piece] = [
             *((good, 30), (bad, wait), (good, 30)),  # bad for too short a time
-            *((bad, wait + 30), ("stale", 30), (bad, 30), (good, 30)),  # a restart, or a page that was away
-            *((bad, wait + 30), ("stale", 120)),  # it comes no more
+            *((bad, wait + 30), ("stale", away), (bad, 30), (good, 30)),  # a restart, or a page that was away
+            (bad, wait + 30),
         ]
+        begin, gone = 60 + wait, sum(length for _, length in before)
+        gap = begin + wait + 30
+        ends: _Piece = ("stale", 2 * held)  # it comes no more
         fires = self._alert(alert)
         moments = {
             25: None,
@@ -95,13 +107,16 @@ class _Writer:
             30 + wait: None,
             begin + wait - _STEP: None,
             begin + wait: fires,
-            gap + 25: fires,
-            gap + 55: fires,
-            gap + 60: None,
-            gone + 45: fires,
-            gone + 65: None,
+            gap + away - _STEP: fires,
+            gap + away + 25: fires,
+            gap + away + 30: None,
+            gone + held - 15: fires,
+            gone + held + _STEP: None,
         }
-        return self._test(f"{alert.id} by its value", alert, pieces, moments)
+        name = f"{alert.id} by its value"
+        if alert.fades:  # what goes is what only the newest version has
+            return self._test(name, alert, [*before, (bad, 2 * held)], moments, [(1, gone), ends])
+        return self._test(name, alert, [*before, ends], moments)
 
     def _of_counter(self, alert: Alert, window: int) -> dict[str, Any]:
         wait, window, step = _whole(alert.minutes), _whole(window), max(alert.threshold, 1.0)
@@ -130,16 +145,17 @@ class _Writer:
 
     def _of_silence(self, alert: Alert, missing: int) -> dict[str, Any]:
         wait, missing = _whole(alert.minutes), _whole(missing)
-        silent = 180 + missing
+        unheard = wait + 60
+        silent = unheard + 120 + missing
         pieces: list[_Piece] = [
-            (None, 60),
+            (None, unheard),
             (_good(alert), 120),
             ("stale", missing + wait + 60),
             (_good(alert), 30),
         ]
         moments = {
             wait: self._alert(alert, self._no_data, ()),  # it was never heard of
-            120: None,
+            unheard + 60: None,
             silent + wait - 2 * _STEP: None,
             silent + wait + _STEP: self._alert(alert, self._no_data, alert.query.by[:1]),
             silent + wait + 60: None,
@@ -147,14 +163,23 @@ class _Writer:
         return self._test(f"{alert.id} by silence", alert, pieces, moments)
 
     def _test(
-        self, name: str, alert: Alert, pieces: Sequence[_Piece], moments: Mapping[int, str | None]
+        self,
+        name: str,
+        alert: Alert,
+        pieces: Sequence[_Piece],
+        moments: Mapping[int, str | None],
+        beside: Sequence[_Piece] = (),
     ) -> dict[str, Any]:
-        """A test: what comes of the alert's query, and which alert alone fires at which minute."""
+        """A test: what comes of the alert's query, and which alert alone fires at which minute.
+
+        Args:
+            beside: what comes of that by which it is multiplied or divided; always 1, if nothing is said.
+        """
         minutes = sum(length for _, length in pieces)
         series = {self._series(alert.query): pieces}
         for other in (alert.times, alert.over):
             if other:
-                series[self._series(other)] = [(1, minutes)]
+                series[self._series(other)] = beside or [(1, minutes)]
         for heartbeat in self._heartbeats:
             series.setdefault(self._series(heartbeat.query), [(_good(heartbeat), minutes)])
         return {
@@ -169,16 +194,17 @@ class _Writer:
         of_group = alert.query.by if group is None else group
         labels = {label(name): self._example(name, alert.query) for name in of_group}
         name = f"{self._prefix}{alert.id}{suffix}"
-        of_rule = {**self._labels, "alertname": name, "alertstate": "firing", "severity": alert.severity}
+        of_rule = {**self._labels[alert.id], "alertname": name, "alertstate": "firing"}
         return _written("ALERTS", {**labels, **of_rule})
 
     def _series(self, query: Query) -> str:
-        names = dict.fromkeys([*query.by, *(key for key, _ in query.where)])
+        wanted = (key for key, value in query.conditions if value != "!*")
+        names = dict.fromkeys([*query.by, *wanted])
         return _written(metric_name(query.metric), {label(key): self._example(key, query) for key in names})
 
     def _example(self, name: str, query: Query) -> str:
         """A value that the query takes."""
-        wanted = dict(query.where).get(name, "!")
+        wanted = dict(query.conditions).get(name, "!")
         if wanted.endswith("*") and not wanted.startswith("!"):
             return f"{wanted[:-1]}iphones"
         return self._examples.get(name, "one") if wanted.startswith("!") else wanted

@@ -24,7 +24,7 @@ from exporter.assets.model import (
     Where,
     Wishes,
 )
-from exporter.assets.splunk import signalflow
+from exporter.assets.splunk import signalflow, spl
 from exporter.assets.splunk.signalflow import Filters
 
 Resource = dict[str, Any]
@@ -219,15 +219,8 @@ def _scale(bands: Bands) -> Resource:
 
 def _events(chart: Chart, events: Events, wishes: Wishes) -> str:
     chosen = [(SERVICE, wishes.services), (ENVIRONMENT, wishes.environments)]
-    chosen += [(key, (value,)) for key, value in events.where]
-    terms = [_any_of(key, values) for key, values in (("otel.log.name", (events.name,)), *chosen) if values]
-    search = f'sourcetype="appstore:event" {" ".join(terms)} | table _time, {", ".join(events.columns)}, _raw'
+    shown = f"{spl.search(events, chosen)} | table _time, {', '.join(events.columns)}, _raw"
     return (
         f"{chart.about}\n\nEvents are in the Splunk platform, not here. Paste this into its search:\n\n"
-        f"```\n{search}\n```"
+        f"```\n{shown}\n```"
     )
-
-
-def _any_of(key: str, values: Sequence[str]) -> str:
-    terms = [f'{key}::"{value}"' for value in values]
-    return terms[0] if len(terms) == 1 else f"({' OR '.join(terms)})"

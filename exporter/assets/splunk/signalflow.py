@@ -14,8 +14,11 @@ from exporter.assets.model import Alert, Query, Series
 from exporter.errors import ConfigError
 
 LONGEST = 50_000  # characters of a program, by the provider's schema
-RESOLVE_AFTER = "3d"  # a series that ended says no more: longer than a weekend without the exporter
-_BRIDGED = 3  # heartbeats; what is older than that is not the present state
+RESOLVE_AFTER = 3 * 24 * 60  # minutes; a series that ended says no more: longer than a weekend of silence
+FADED_AFTER = 60  # minutes; where what was told ends with the series, and is told anew after a gap of Apple's
+FORGOTTEN_AFTER = 28 * 24 * 60  # minutes; longer than a holiday: silence does not end by lasting
+_BRIDGED = 3  # points of the job's resolution, a minute at the least: from a heartbeat to the next
+_MOST_OF = 0.8  # of a duration: what comes late or not at all does not count against it
 _MISSING_BY = "account"  # a stopped exporter is one alert an account, not one an app
 _IMPORT = "from signalfx.detectors.not_reporting import not_reporting"
 
@@ -33,7 +36,7 @@ def stream(query: Query, filters: Filters = ()) -> str:
         ConfigError: a value cannot be written so that it means itself.
     """
     conditions = [is_one_of(key, values) for key, values in filters]
-    conditions += [_where(key, value) for key, value in query.where]
+    conditions += [_where(key, value) for key, value in query.conditions]
     grouped = f"by=[{', '.join(map(literal, query.by))}]" if query.by else ""
     if query.metric.instrument == "histogram":
         return _distribution(query, conditions, grouped)
@@ -70,7 +73,12 @@ def kept_times(unit: str) -> int:
 def detector(alert: Alert, threshold: float, filters: Filters) -> str:
     """The program of an alert. It publishes the alert's id, and `missing_label` where it has `missing`.
 
-    Its condition is on `A` alone, so that a message can say `{{inputs.A.value}}`.
+    Heartbeats are sparse, and Splunk does not count a duration in which a point is late or missing. So
+    windows are judged, each with a point in it even where a heartbeat is missing. `A` is the best of half of
+    the alert's minutes, and has to be bad for the other half; `Z` is the worst of all of them, and ends the
+    alert. A series that has just begun is judged after half of the minutes.
+
+    What fires is a condition on `A` alone, so that a message can say `{{inputs.A.value}}`.
 
     Raises:
         ConfigError: as of `stream`; or the threshold is no number.
@@ -79,6 +87,11 @@ def detector(alert: Alert, threshold: float, filters: Filters) -> str:
     if alert.missing is not None:
         lines = [_IMPORT, *lines, _not_reporting(alert, alert.missing, filters)]
     return "\n".join(lines)
+
+
+def resolves_after(alert: Alert) -> int:
+    """The minutes after the end of its series after which an alert ends."""
+    return max(FADED_AFTER, alert.minutes) if alert.fades else RESOLVE_AFTER
 
 
 def missing_label(alert: Alert) -> str:
@@ -101,8 +114,11 @@ def number(value: float) -> str:
 
 
 def duration(minutes: int) -> str:
-    """`13h`, `15m`."""
-    return f"{minutes // 60}h" if minutes % 60 == 0 else f"{minutes}m"
+    """`3d`, `13h`, `15m`."""
+    for length, unit in ((24 * 60, "d"), (60, "h")):
+        if minutes % length == 0:
+            return f"{minutes // length}{unit}"
+    return f"{minutes}m"
 
 
 def bounded(program: str) -> str:
@@ -144,38 +160,56 @@ def _distribution(query: Query, conditions: Iterable[str], grouped: str) -> str:
 
 
 def _condition(alert: Alert, filters: Filters) -> list[str]:
+    lines, expression = _watched(alert, filters)
+    if not alert.minutes:
+        return [*lines, f"A = {expression}.publish(label='A')"]
+    best, worst = _EXTREMES[alert.compare]
+    return [
+        *lines,
+        f"V = {expression}",
+        f"A = V.{best}(over='{duration(alert.minutes - alert.minutes // 2)}').publish(label='A')",
+        f"Z = V.{worst}(over='{duration(alert.minutes)}')",
+    ]
+
+
+def _watched(alert: Alert, filters: Filters) -> tuple[list[str], str]:
+    """What is compared, as an expression, with the lines before it."""
     own = stream(alert.query, filters)
     if alert.window is not None:
         own += f".sum(over='{duration(alert.window)}')"
     if alert.times is None and alert.over is None:
-        return [f"A = {own}.publish(label='A')"]
+        return [], own
     lines, expression = [f"B = {own}"], "B"
     for name, sign, other in (("C", "*", alert.times), ("D", "/", alert.over)):
         if other is not None:
             lines.append(f"{name} = {stream(other, filters)}")
             expression += f" {sign} {name}"
-    return [*lines, f"A = ({expression}).publish(label='A')"]
+    return lines, f"({expression})"
 
 
 def _detect(alert: Alert, threshold: str) -> str:
-    lasting = f", lasting='{duration(alert.minutes)}'" if alert.minutes else ""
-    parts = [f"when(A {alert.compare} threshold({threshold}){lasting})"]
-    if lasting:
-        parts.append(f"off=when(A {_OPPOSITE[alert.compare]} threshold({threshold}){lasting})")
-    return f"detect({', '.join((*parts, f'auto_resolve_after={RESOLVE_AFTER!r}'))})"
+    bad = f"A {alert.compare} threshold({threshold})"
+    resolved = f"auto_resolve_after='{duration(resolves_after(alert))}'"
+    if not alert.minutes:
+        return f"detect(when({bad}), {resolved})"
+    lasting = f"lasting='{duration(alert.minutes // 2)}', at_least={_MOST_OF}"
+    over = f"off=when(Z {_OPPOSITE[alert.compare]} threshold({threshold}))"
+    return f"detect(when({bad}, {lasting}), {over}, {resolved})"
 
 
 def _not_reporting(alert: Alert, minutes: int, filters: Filters) -> str:
     # Extrapolation would hide that nothing comes.
-    conditions = chain((is_one_of(*one) for one in filters), (_where(*one) for one in alert.query.where))
+    conditions = chain((is_one_of(*one) for one in filters), (_where(*one) for one in alert.query.conditions))
     source = f"data({literal(alert.query.metric.name)}{_filtered(conditions)}, rollup='latest')"
     by = f"[{', '.join(map(literal, missing_by(alert)))}]" if missing_by(alert) else "None"
     return (
         f"not_reporting.detector(stream={source}, resource_identifier={by}, "
-        f"duration='{duration(minutes)}', auto_resolve_after='{RESOLVE_AFTER}')"
+        f"duration='{duration(minutes)}', auto_resolve_after='{duration(FORGOTTEN_AFTER)}')"
         f".publish({literal(missing_label(alert))})"
     )
 
 
 _JOINS = {"max": "max", "min": "min", "sum": "sum", "avg": "mean"}
 _OPPOSITE = {">=": "<", "<=": ">"}
+_EXTREMES = {">=": ("min", "max"), "<=": ("max", "min")}
+"""The best and the worst of a window: all of it is bad where the best is, and good where the worst is."""

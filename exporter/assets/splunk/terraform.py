@@ -78,7 +78,14 @@ def _check(wishes: Wishes) -> None:
 
 def _check_notification(number: int, notification: str) -> None:
     kind, *parts = notification.split(",")
-    if 1 + len(parts) in _PARTS.get(kind, ()) and notification.isprintable():
+    if kind == "Webhook" and any(parts[1:]):
+        raise ConfigError(
+            f"entry {number} has the secret or the address of a webhook",
+            remedy="The files are meant for git. Make a webhook integration in Splunk and name its "
+            "credential: `Webhook,credential,,`.",
+            where="alerts.notify",
+        )
+    if 1 + len(parts) in _PARTS.get(kind, ()) and parts[0] and notification.isprintable():
         return
     raise ConfigError(
         f"entry {number} is no notification of Splunk's",  # not its text: a webhook's has a secret

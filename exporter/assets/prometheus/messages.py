@@ -1,0 +1,151 @@
+"""What the rules of Prometheus tell: texts with templates, which it fills in when an alert fires. Pure.
+
+A message may ask Prometheus for further numbers. A line of which nothing is known is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from exporter.assets.model import ENVIRONMENT, FAMILIES, SERVICE, Alert, Query, Where, of_apple
+from exporter.assets.prometheus.promql import duration, held, label, quoted
+from exporter.convert.catalogue import (
+    APPLE_METRICS,
+    DELTA,
+    ERROR_MARGIN,
+    GOAL,
+    GOAL_BAND,
+    OWN_ACCOUNTS,
+    REGRESSED,
+    AppleMetric,
+)
+
+_WORDS = {
+    SERVICE: "service",
+    ENVIRONMENT: "environment",
+    OWN_ACCOUNTS: "accounts",
+    "diagnostic_type": "type",
+}
+_NO_NUMBER = ("{flag}", "{band}")
+_SHOWN = {
+    "s": "{{ $ | humanizeDuration }}",
+    "s/h": "{{ $ | humanizeDuration }} an hour",
+    "By": "{{ $ | humanize }}B",
+    "By/d": "{{ $ | humanize }}B a day",
+    "1": '{{ $ | humanizePercentage | reReplaceAll "%" " %" }}',
+    "%": '{{ $ | printf "%.4g" }} %',
+    "{termination}/d": '{{ $ | printf "%.4g" }} a day',
+    "{weight}": '{{ $ | printf "%.4g" }}',
+}
+_JUDGED = {of_apple(metric, REGRESSED).name: metric for metric in APPLE_METRICS}
+_BANDED = {of_apple(metric, GOAL_BAND).name: metric for metric in APPLE_METRICS}
+_MEDIAN: Where = (*FAMILIES, ("percentile", "p50"))
+
+
+def description(alert: Alert, of_app: Sequence[str]) -> str:
+    """What has happened, where, how much, and what to do, a line each.
+
+    Args:
+        of_app: matchers for the apps that are watched.
+    """
+    group = ", ".join(f"{_word(name)} {{{{ $labels.{label(name)} }}}}" for name in alert.query.by)
+    parts = (group, literal(alert.meaning), _value(alert), "".join(_numbers(alert, of_app)) + _advice(alert))
+    return "\n".join(part for part in parts if part)
+
+
+def of_silence(alert: Alert) -> str:
+    """The same of the rule about silence."""
+    names = [(label(name), _word(name)) for name in alert.query.by[:1]]
+    group = "".join(f"{{{{ with $labels.{key} }}}}{word} {{{{ . }}}}: {{{{ end }}}}" for key, word in names)
+    silence = f"{group}nothing was heard of the exporter for {duration(alert.missing or 0)}."
+    causes = "It has stopped, or what it sends does not get here. Charts end, or show the last that came."
+    return "\n".join((silence, causes, _advice(alert)))
+
+
+def literal(text: str) -> str:
+    """Text that Go's templates leave as it is."""
+    return text.replace("{{", '{{ "{{" }}')
+
+
+def _advice(alert: Alert) -> str:
+    return f"First: {literal(alert.first)}\nWhere to look: {literal(alert.look)}"
+
+
+def _value(alert: Alert) -> str:
+    ratio = alert.over and alert.over != alert.times
+    unit = "1" if ratio else alert.query.metric.unit
+    if unit in _NO_NUMBER:
+        return ""
+    side = "more" if alert.compare == ">=" else "less"
+    return f"Now {_shown('$value', unit)}; the limit is {_limit(alert.threshold, unit)} or {side}."
+
+
+def _numbers(alert: Alert, of_app: Sequence[str]) -> Iterator[str]:
+    """What a flag does not say, the change and the worst."""
+    yield from _behind_the_flag(alert, of_app)
+    if alert.change:
+        yield _line(alert.change, alert, of_app)
+    if alert.change and (metric := _JUDGED.get(alert.query.metric.name)):
+        change = Query(of_apple(metric, DELTA), alert.change.by, _MEDIAN)
+        yield _line(replace(change, label="the same at the 50th percentile"), alert, of_app)
+    if alert.worst:
+        yield _line(replace(alert.worst, label=f"highest {alert.worst.label}"), alert, of_app)
+
+
+def _behind_the_flag(alert: Alert, of_app: Sequence[str]) -> Iterator[str]:
+    """Of a metric that got worse its value, the one before and the margin; of a poor one value and goal."""
+    name = alert.query.metric.name
+    if metric := _JUDGED.get(name):
+        value, change = _of_family(metric, alert, "value"), Query(of_apple(metric, DELTA))
+        yield _line(value, alert, of_app)
+        earlier = replace(value, label="mean of the earlier versions")
+        yield _line(earlier, alert, of_app, less=replace(value, metric=change.metric))
+        margin = of_apple(metric, ERROR_MARGIN)
+        yield _line(replace(value, metric=margin, label="error margin"), alert, of_app)
+    elif metric := _BANDED.get(name):
+        value = _of_family(metric, alert, "value")
+        yield _line(value, alert, of_app)
+        yield _line(replace(value, metric=of_apple(metric, GOAL), label="Apple's goal"), alert, of_app)
+
+
+def _of_family(metric: AppleMetric, alert: Alert, label: str) -> Query:
+    return Query(of_apple(metric), (*alert.query.by, "device"), alert.query.where, label=label)
+
+
+def _line(query: Query, alert: Alert, of_app: Sequence[str], less: Query | None = None) -> str:
+    """A line with the three highest of a query within the group that fires, asked for when it does.
+
+    Args:
+        less: a change that is taken back, as a fraction of what was there before it.
+    """
+    same = [label(name) for name in query.by if name in alert.query.by]
+    others = tuple(name for name in query.by if name not in alert.query.by)
+    of_group = [*of_app, *(f"{name}=%[{place}]q" for place, name in enumerate(same, start=1))]
+    asked = held(replace(query, by=others), of_group)
+    if less:
+        asked += f" / (1 + {held(replace(less, by=others), of_group)})"
+    ask = quoted(f"topk(3, {asked})")
+    group = " ".join(f"$labels.{name}" for name in same)
+    names = " ".join(f"{{{{ $one.Labels.{label(name)} }}}}" for name in others)
+    return (
+        f"{{{{ with query (printf {ask} {group}) }}}}{query.label[:1].upper()}{query.label[1:]}: "
+        f"{{{{ range $place, $one := . }}}}{{{{ if $place }}}}, {{{{ end }}}}{names} "
+        f"{_shown('$one.Value', query.metric.unit)}{{{{ end }}}}.\n{{{{ end }}}}"
+    )
+
+
+def _shown(value: str, unit: str) -> str:
+    """A number of the template with its unit."""
+    return _SHOWN.get(unit, "{{ $ | humanize }}").replace("$", value)
+
+
+def _limit(number: float, unit: str) -> str:
+    if unit == "s":
+        return f"{number / 3600:g} h"
+    percent = {"1": 100, "%": 1}.get(unit)
+    return f"{number * percent:.6g} %" if percent else f"{number:.15g}"
+
+
+def _word(attribute: str) -> str:
+    return _WORDS.get(attribute, attribute)
