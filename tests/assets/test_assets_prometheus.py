@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from exporter.assets.collector_alerts import collector_alerts
 from exporter.assets.dashboards import dashboards
 from exporter.assets.model import Series, Wishes, of_apple
 from exporter.assets.prometheus.promql import metric_name
+from exporter.assets.prometheus.rules import condition
 from exporter.convert.catalogue import APPLE_METRICS, COMPANIONS, VALUE
 from exporter.errors import ConfigError
 from tests.assets.promql_series import asked, of_a_build, questions
@@ -452,3 +454,15 @@ def test_these_files_are_as_they_were(path: str) -> None:
     if os.environ.get("UPDATE_GOLDEN"):
         golden.write_text(text, encoding="utf-8")
     assert text == golden.read_text(encoding="utf-8")
+
+
+def test_what_is_multiplied_is_so_in_each_group() -> None:
+    """An alert that says `times` compares the product of the two."""
+    (poor,) = (alert for alert in alerts() if alert.id == "LaunchTimePoor")
+    assert poor.times is not None
+    alone = replace(poor, times=None, over=None)
+    beyond = f" >= {poor.threshold:g}"
+    one, other = (
+        condition(replace(alone, query=query), ()).removesuffix(beyond) for query in (poor.query, poor.times)
+    )
+    assert condition(replace(poor, over=None), ()) == f"{one}\n  * {other}{beyond}"
