@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 
 from exporter.appstore.payloads.metrics import parse_metrics
 from exporter.assets.dashboards import dashboards
-from exporter.assets.model import Chart, Dashboard, Query, Where
+from exporter.assets.model import Chart, Dashboard, Query, fits
 from exporter.convert.catalogue import DELTA, GOAL_RATIO
 from exporter.convert.insights import convert_insights
 from exporter.convert.metrics import Selection, convert
@@ -82,21 +82,10 @@ def _asked(query: Query, board: Dashboard, chart: Chart, day: int = LAST_DAY) ->
     where = (*query.conditions, *((key, value) for key, value in chosen if key not in chart.without))
     groups: Groups = {}
     for point in _measured(day):
-        if point.name == query.metric.name and _fits(where, point.attributes):
+        if point.name == query.metric.name and fits(where, point.attributes):
             group = tuple(point.attributes.get(key, "") for key in query.by)
             groups[group] = max(groups.get(group, point.value), point.value)
     return groups
-
-
-def _fits(where: Where, attributes: Mapping[str, str]) -> bool:
-    def one(wanted: str, value: str) -> bool:
-        if wanted == "!*":  # without the attribute
-            return not value
-        if wanted.startswith("!"):
-            return not one(wanted[1:], value)
-        return value.startswith(wanted[:-1]) if wanted.endswith("*") else value == wanted
-
-    return all(one(wanted, attributes.get(key, "")) for key, wanted in where)
 
 
 def _chart(board: Dashboard, section: str | int, title: str) -> Chart:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,6 +22,19 @@ FAMILIES: Where = (("device", "all_*"),)
 """Families of devices, not models. In a value `*` at the end is any text, and `!` at the start is not."""
 NO_BUILD: Where = (("build", "!*"),)
 """Not of a single build: without the attribute."""
+
+
+def fits(where: Where, attributes: Mapping[str, str]) -> bool:
+    """Whether a point with these attributes meets all conditions; an absent attribute is empty."""
+
+    def one(wanted: str, value: str) -> bool:
+        if wanted == "!*":  # without the attribute
+            return not value
+        if wanted.startswith("!"):
+            return not one(wanted[1:], value)
+        return value.startswith(wanted[:-1]) if wanted.endswith("*") else value == wanted
+
+    return all(one(wanted, attributes.get(key, "")) for key, wanted in where)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from exporter.appstore.payloads.metrics import parse_metrics
 from exporter.assets.alerts import RUNBOOK, alerts
 from exporter.assets.collector_alerts import collector_alerts
 from exporter.assets.dashboards import dashboards
-from exporter.assets.model import Alert, Chart, Dashboard, Instrument, Query, Series, Where, Wishes
+from exporter.assets.model import Alert, Chart, Dashboard, Instrument, Query, Series, Wishes, fits
 from exporter.assets.rendering import rendered
 from exporter.convert import catalogue
 from exporter.convert.insights import convert_insights
@@ -151,25 +151,12 @@ def sandbox(day: float) -> tuple[Point, ...]:
     return tuple(found)
 
 
-def matches(where: Where, attributes: dict[str, str]) -> bool:
-    """As the model says: `*` at the end is any text, `!` at the start is not; absent is empty."""
-
-    def one(wanted: str, value: str) -> bool:
-        if wanted == "!*":  # without the attribute
-            return not value
-        if wanted.startswith("!"):
-            return not one(wanted[1:], value)
-        return value.startswith(wanted[:-1]) if wanted.endswith("*") else value == wanted
-
-    return all(one(wanted, attributes.get(key, "")) for key, wanted in where)
-
-
 def asked(query: Query, day: float) -> dict[tuple[str, ...], float]:
     """Group → value, for a query that joins by the maximum."""
     assert query.join == "max"
     groups: dict[tuple[str, ...], float] = {}
     for point in sandbox(day):
-        if point.name == query.metric.name and matches(query.conditions, point.attributes):
+        if point.name == query.metric.name and fits(query.conditions, point.attributes):
             group = tuple(point.attributes.get(key, "") for key in query.by)
             groups[group] = max(groups.get(group, point.value), point.value)
     return groups
@@ -233,7 +220,7 @@ def test_metrics_are_as_the_catalogue_has_them() -> None:
 def test_no_query_mixes_versions_with_their_builds() -> None:
     """Single builds have metrics of the same names (`collect.builds`): a query takes what bears no build."""
     for query in all_queries():
-        takes_builds = matches(query.metric.always, {"build": "4711"})
+        takes_builds = fits(query.metric.always, {"build": "4711"})
         assert takes_builds == ("build" not in bears()[query.metric.name]), query
 
 
@@ -368,7 +355,7 @@ def test_queries_find_what_the_sandbox_measures() -> None:
         stem, _, companion = name.rpartition(".")
         if name not in of_apple and stem not in of_apple and not name.startswith("appstore.insight."):
             continue
-        found = [each for each in there[name] if matches(query.conditions, each)]
+        found = [each for each in there[name] if fits(query.conditions, each)]
         assert bool(found) == (stem not in of_apple or given(stem, companion)), query
         asked_for += 1
     assert asked_for > 200
