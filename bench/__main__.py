@@ -19,10 +19,12 @@ from bench.payload import POINTS_PER_APP, payload
 from bench.plain import plain_body
 from bench.requests import request_counts
 from bench.work import NOW, app_resource, converted
+from exporter.convert.catalogue import COMPANIONS
 from exporter.sandbox import Sandbox
 
 _GOALS = {"poll": 3.0, "heartbeat": 10.0}
-_COMPUTED = (".delta", ".regressed", ".goal_ratio")  # ours; the plain path carries over what Apple sent
+# Ours; the plain path carries over what Apple sent.
+_COMPUTED = tuple(f".{companion.suffix}" for companion in COMPANIONS if companion.computed)
 _LOGS = {
     "logs": "ordinary logs, ten to a document",
     "deep_log": "one call stack 10,000 frames deep",

@@ -8,7 +8,7 @@ neither, the SDK (1.45) sends infinities.
 from __future__ import annotations
 
 from collections import Counter as Count
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from opentelemetry import metrics
@@ -43,8 +43,8 @@ class SelfMetrics:
         exporter: where to; None: nowhere.
         interval: seconds between exports.
         observe: the gauges: their name without prefix → what they are now, as (value, attributes).
-        accounts: which this exporter polls. They tell it from others that send to the same backend, such as
-            the other shards; no two have the same.
+        accounts: which this exporter polls, by name → environment. They tell it from others that send to the
+            same backend, such as the other shards; no two have the same.
     """
 
     def __init__(
@@ -52,12 +52,13 @@ class SelfMetrics:
         exporter: MetricExporter | None,
         interval: float,
         observe: dict[str, Observe],
-        accounts: Sequence[str] = (),
+        accounts: Mapping[str, str] | None = None,
     ) -> None:
         readers = [PeriodicExportingMetricReader(exporter, interval * 1000)] if exporter else []
         about = {"service.name": "perfpower-exporter", "service.version": __version__}
         if accounts:
             about[OWN_ACCOUNTS] = ",".join(accounts)[:LONGEST_TEXT]
+            about["deployment.environment.name"] = ",".join(dict.fromkeys(accounts.values()))[:LONGEST_TEXT]
         self._provider = MeterProvider(readers, Resource(about), shutdown_on_exit=False)
         self._meter = self._provider.get_meter("perfpower-exporter", __version__)
         self._polls = self._counter("polls")

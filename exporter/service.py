@@ -96,7 +96,7 @@ class Exporter:
                 "outbox.depth": lambda: [(state.outbox_depth(), {})],
                 "delivery.duration": self.status.delivery_duration,
             },
-            [account.name for account in settings.accounts],
+            {account.name: account.environment for account in settings.accounts},
         )
         state.keep_only(self._is_wanted)
 

@@ -143,7 +143,14 @@ REGRESSED = Companion(
 GOAL_RATIO = Companion(
     "goal_ratio", "1", "The value over the recommended goal, where the goal is sent", computed=True
 )
-COMPANIONS = (ERROR_MARGIN, GOAL, GOAL_BAND, BREAKDOWN, BY_DEVICE, DELTA, REGRESSED, GOAL_RATIO)
+POOR = Companion(
+    "poor",
+    "{flag}",
+    "1 while the newest version is poor by Apple's goals, else 0; of families in the newest two versions, "
+    "where Apple gives a band",
+    computed=True,
+)
+COMPANIONS = (ERROR_MARGIN, GOAL, GOAL_BAND, BREAKDOWN, BY_DEVICE, DELTA, REGRESSED, GOAL_RATIO, POOR)
 
 INSIGHT_DELTA = FixedMetric(
     "appstore.insight.delta",
@@ -151,7 +158,7 @@ INSIGHT_DELTA = FixedMetric(
     "Apple's insight: how far the version lies from the average of the reference versions, Apple's number "
     "unchanged; 0 after Apple withdrew the insight",
     "gauge",
-    ("metric", "insight", "device", "percentile", "platform", "version", "subsystem"),
+    ("metric", "insight", "impact", "device", "percentile", "platform", "version", "subsystem"),
 )
 INSIGHT_REGRESSIONS = FixedMetric(
     "appstore.insight.regressions",

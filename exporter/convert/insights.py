@@ -235,6 +235,7 @@ class _Answer:
             {
                 "metric": metric_name(insight.category, insight.metric),
                 "insight": insight.kind,
+                "impact": _impact(insight.high_impact),
                 "device": population.device,
                 "percentile": percentile_name(population.percentile),
                 "platform": self._platform(insight, population.device),
@@ -283,7 +284,7 @@ def _counts(findings: Iterable[Finding], platforms: Iterable[str]) -> dict[Items
         (item.platform, item.high_impact) for item in findings if item.active and item.kind == "regression"
     )
     return {
-        _given({"impact": "high" if high else "normal", "platform": platform}): float(found[platform, high])
+        _given({"impact": _impact(high), "platform": platform}): float(found[platform, high])
         for platform in sorted(platforms)
         for high in (True, False)
     }
@@ -302,8 +303,8 @@ def _bounded(
     First those that go to 0 now (they are `standing` above it in what was sent last): an alert is to end.
     Then the largest change.
 
-    Two findings can lay claim to one series, say when the impact of an insight changed: what Apple reports
-    now counts, not the 0 of the other.
+    Two findings can lay claim to one series, say when two of Apple's metrics come to one name: what Apple
+    reports now counts, not the 0 of the other.
     """
     values: dict[Items, float] = {}
     for items, value in (entry for finding in findings for entry in finding.series):
@@ -413,6 +414,10 @@ def _joined(versions: Sequence[str]) -> str:
         return text
     whole = text[: _LONGEST_VALUE - 2].rpartition(", ")[0]
     return ", ".join(filter(None, (whole, "…")))
+
+
+def _impact(high: bool) -> str:
+    return "high" if high else "normal"
 
 
 def _given(attributes: Mapping[str, str]) -> Items:

@@ -1,8 +1,8 @@
 """`xcodeMetrics` → OTLP gauges, and the distributions over device models.
 
 Every gauge point can be traced to one number of Apple's: the value, its error margin, the recommended goal,
-the goal band, or one part of the percentage breakdown. Three more are computed from those: `delta`,
-`regressed` (see `comparison`) and `goal_ratio`. Points are dated with the time at which the answer
+the goal band, or one part of the percentage breakdown. Four more are computed from those: `delta`,
+`regressed` (see `comparison`), `goal_ratio` and `poor`. Points are dated with the time at which the answer
 arrived, because Apple dates nothing.
 """
 
@@ -31,6 +31,7 @@ from exporter.convert.catalogue import (
     GOAL,
     GOAL_BAND,
     GOAL_RATIO,
+    POOR,
     REGRESSED,
     Companion,
     describe,
@@ -42,10 +43,11 @@ from exporter.convert.distributions import Distribution, bucket_bounds, distribu
 from exporter.convert.units import unit_of
 
 Detail = Literal["aggregate", "standard", "full"]
-NEWEST_VERSIONS = 2  # `standard` sends device models for this many versions of a platform
+NEWEST_VERSIONS = 2  # of a platform: so many have device models in `standard`, and the flag `poor`
 
 _PERCENTILES = {"percentile.fifty": "p50", "percentile.ninety": "p90"}
 _DIGITS = re.compile(r"\d{1,9}")
+_FLAGS = (REGRESSED, POOR)
 
 # What is kept longest when there are more series than the cap allows; within each, newer versions first. The
 # flags are another matter: those of a dataset stand together, the oldest version's first, so that the cap
@@ -54,6 +56,7 @@ _DIGITS = re.compile(r"\d{1,9}")
     FAMILY_VALUE,
     FAMILY_REGRESSED,
     FAMILY_DELTA,
+    FAMILY_POOR,
     FAMILY_GOAL,
     SPREAD,
     FAMILY_MARGIN,
@@ -61,7 +64,7 @@ _DIGITS = re.compile(r"\d{1,9}")
     FAMILY_PART,
     MODEL_REGRESSED,
     MODEL_COMPANION,
-) = range(10)
+) = range(11)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +280,10 @@ class _Conversion:
             self._companion(ERROR_MARGIN, FAMILY_MARGIN, place, place.names.unit.convert(point.error_margin))
         if point.goal_band is not None:
             self._companion(GOAL_BAND, FAMILY_GOAL, place, float(point.goal_band))
+            # The answer of a build holds one version. Of older ones the flag would be 0 as before.
+            if place.family and not self.build and place.rank < NEWEST_VERSIONS:
+                is_poor = place.rank == 0 and point.goal_band == payloads.GOAL_BANDS["poor"]
+                self._compute(POOR, FAMILY_POOR, place, float(is_poor))
         if point.breakdown:
             self._breakdown(place, point.breakdown)
         return value if value is not None and isfinite(value) else None
@@ -311,7 +318,7 @@ class _Conversion:
         if isfinite(value):
             name = place.names.companions[companion.suffix]
             self.computed.add(name.name)
-            rank = 0 if companion is REGRESSED else place.rank  # the flags of a dataset stand together
+            rank = 0 if companion in _FLAGS else place.rank  # the flags of a dataset stand together
             point = NumberDataPoint(place.attributes, 0, self.observed_at, value)
             self.tiers[importance, rank].points[name].append(point)
 

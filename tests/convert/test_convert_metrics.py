@@ -271,7 +271,7 @@ def test_the_cap_keeps_what_matters_most() -> None:
         dataset("iPhone14,2", point("1.0"), point("1.1"), goal=1.0),
     )
     kept = []
-    for cap in range(31):
+    for cap in range(33):
         result = converted(product, cap=cap)
         of_spreads = [f"time.by_device {device} {version}" for device, _, version in spreads(result)]
         kept.append(Counter(lines_of(result) + of_spreads))
@@ -282,6 +282,8 @@ def test_the_cap_keeps_what_matters_most() -> None:
         "time.regressed all_iphones 1.0",
         "time.regressed all_iphones 1.1",
         "time.delta all_iphones 1.1",
+        "time.poor all_iphones 1.0",
+        "time.poor all_iphones 1.1",
         "time.goal all_iphones 1.1",
         "time.goal_band all_iphones 1.1",
         "time.goal_ratio all_iphones 1.1",
@@ -352,7 +354,7 @@ def test_two_units_do_not_make_two_series_of_one() -> None:
         "time.goal_band all_iphones 1.0",
     ]
     assert result.left_out == {"duplicate": 2}
-    assert [item.unit for item in result.gauges] == ["s", "{fortnights}", "{band}", "{flag}"]
+    assert [item.unit for item in result.gauges] == ["s", "{fortnights}", "{band}", "{flag}", "{flag}"]
     assert result.unknown_units == {"{fortnights}"}
 
 
@@ -480,6 +482,30 @@ def test_there_is_no_ratio_without_a_value() -> None:
     result = converted(metric(dataset("all_iphones", point("1.0", 100.0), point("1.1", None), goal=50.0)))
     assert [line for line in computed(result) if "goal_ratio" in line] == []
     assert "time.goal all_iphones 1.1" in series(result)
+
+
+def test_only_the_newest_version_is_poor() -> None:
+    """Apple's band becomes a flag of families: 1 at the newest version, 0 at the one that it superseded."""
+    poor = [point(version, goal="poor") for version in ("1.8", "1.9", "1.10")]
+    result = converted(metric(dataset("all_iphones", *poor), dataset("iPhone9,1", *poor)))
+    flags = {line: value for line, value in computed(result).items() if "poor" in line}
+    assert flags == {"poor all_iphones 1.9": 0.0, "poor all_iphones 1.10": 1.0}
+
+
+@pytest.mark.parametrize("band", ["good", "fair"])
+def test_what_is_not_poor_bears_a_zero(band: str) -> None:
+    """So an alert ends by data, and what has no band has no flag."""
+    result = converted(metric(dataset("all_iphones", point("1.0"), point("1.1", goal=band))))
+    assert {line: value for line, value in computed(result).items() if "poor" in line} == {
+        "poor all_iphones 1.1": 0.0
+    }
+
+
+def test_a_build_is_not_called_poor() -> None:
+    """The answer of a build holds one version, which is not therefore the newest."""
+    payload = parse_metrics({"productData": [metric(dataset("all_iphones", point("1.0", goal="poor")))]})
+    result = convert(payload, Selection(), observed_at=NOW, series_cap=100, build="7")
+    assert computed(result) == {}
 
 
 def test_a_ratio_that_is_no_number_is_not_sent() -> None:

@@ -24,7 +24,7 @@ from exporter.errors import BadAnswer
 OBSERVED_AT = 1_700_000_000_000_000_000
 NAME = re.compile(
     r"appstore\.[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*"
-    r"(\.(error_margin|goal|goal_band|breakdown|by_device|delta|regressed|goal_ratio))?"
+    r"(\.(error_margin|goal|goal_band|breakdown|by_device|delta|regressed|goal_ratio|poor))?"
 )
 UCUM = re.compile(r"1|(\{[!-z|~]+\}|[A-Za-z%]+)?(/[a-z]+)?")
 
@@ -250,7 +250,7 @@ def _check_flags(points: list[tuple[Metric, NumberDataPoint]], build: str) -> No
     """A flag is 0 or 1, of each dataset one version at most bears a 1, and builds bear none."""
     flags: Counter[tuple[object, ...]] = Counter()
     for metric, point in points:
-        if metric.name.endswith(".regressed"):
+        if metric.name.endswith((".regressed", ".poor")):
             assert point.value in (0.0, 1.0)
             attributes = {key: v for key, v in (point.attributes or {}).items() if key != "version"}
             flags[metric.name, *sorted(attributes.items())] += int(point.value)

@@ -225,10 +225,11 @@ def test_a_population_that_is_withdrawn_goes_to_zero() -> None:
 
 
 def test_an_impact_that_changed_is_news() -> None:
-    """It is another finding with an event of its own; the series goes on with Apple's number."""
+    """It is another finding with an event and a series of its own; the one before ends with 0."""
     first = converted(document(insight()))
     second = converted(document(insight(highImpact=True)), first.findings)
-    assert deltas(second) == deltas(first)
+    of_impact = {each["impact"]: value for each, value in points(second, "appstore.insight.delta")}
+    assert of_impact == {"high": 50.0, "normal": 0.0}
     assert counts(second) == {"iOS high": 1.0, "iOS normal": 0.0}
     assert [event.severity_text for event in second.events] == ["ERROR"]
     assert sorted(finding.active for finding in second.findings) == [False, True]
@@ -295,8 +296,8 @@ def test_an_insight_that_comes_twice_is_one() -> None:
 
 
 def test_two_insights_do_not_share_a_series() -> None:
-    """Of two impacts at once, two findings, the first gives the series its value."""
-    result = converted(document(insight(), insight(population(delta=150.0), highImpact=True)))
+    """Of two of Apple's metrics that come to one name the first gives the series its value."""
+    result = converted(document(insight(), insight(population(delta=150.0), metric="launch_time")))
     assert deltas(result) == {"regression iOS 2.0 all_iphones p90": 50.0}
     assert (len(result.events), result.left_out) == (2, {"duplicate": 1})
 

@@ -32,7 +32,9 @@ GAUGES = {
 @contextmanager
 def measuring(otlp: Otlp) -> Iterator[SelfMetrics]:
     observe = {name: lambda of=of: [(1.5, dict(of))] for name, of in GAUGES.items()}
-    with closing(SelfMetrics(open_sdk_exporter(otlp), 3600, observe, ["games", "main"])) as metrics:  # type: ignore[arg-type]
+    with closing(
+        SelfMetrics(open_sdk_exporter(otlp), 3600, observe, {"games": "staging", "main": "production"})
+    ) as metrics:  # type: ignore[arg-type]
         yield metrics
 
 
@@ -67,9 +69,12 @@ def test_own_metrics_are_those_of_the_catalogue() -> None:
                 assert (point.unit, point.description) == (metric.unit, metric.description)
                 assert point.kind == ("sum" if metric.instrument == "counter" else "gauge")
                 assert set(point.attributes) == set(metric.attributes)
-                assert set(point.resource) == {"service.name", "service.version", "appstore.accounts"}
-                assert point.resource["service.name"] == "perfpower-exporter"
-                assert point.resource["appstore.accounts"] == "games,main"
+                assert {key: of for key, of in point.resource.items() if key != "service.version"} == {
+                    "service.name": "perfpower-exporter",
+                    "appstore.accounts": "games,main",
+                    "deployment.environment.name": "staging,production",
+                }
+                assert point.resource["service.version"]
 
 
 def test_counters_are_deltas() -> None:
