@@ -47,6 +47,7 @@ Json = dict[str, Any]
 VERSIONS_REPORTED = 8
 
 _DAYS_TO_SETTLE = 7
+_UNSETTLED = 2.4  # clearly more than double, which Apple calls a high impact, in every family of devices
 _PERCENTILES = ("percentile.fifty", "percentile.ninety")
 
 
@@ -242,7 +243,7 @@ def _version_factor(app: SandboxApp, key: str, index: int, age: int) -> float:
     if key == app.regressing and eighth:
         return 1.6
     if key == app.settling and eighth and age < _DAYS_TO_SETTLE:
-        return 1.45
+        return _UNSETTLED
     if key == app.improving:
         return 0.35 + 0.65 * math.pow(0.88, max(index - MINOR_AT_START + BUILDS_LISTED, 0))
     if key == app.growing:

@@ -82,7 +82,7 @@ class SandboxApp:
         breakdown_as_list: whether `percentageBreakdown` is an array (both are seen).
         references_as_list: whether `referenceVersions` is an array (both are seen).
         small: whether it has too little usage for some categories on some days.
-        settling: the metric that is high in the first week of every eighth version, or None.
+        settling: the metric that more than doubles for the first week of every eighth version, or None.
         testflight_days: how many days before a release builds are uploaded that stay in TestFlight.
         testflight_builds_a_day: how many of them on each such day.
         problems: how many recurring problems a version has, by diagnostic type; on macOS half as many.

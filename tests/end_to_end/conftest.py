@@ -12,7 +12,7 @@ from tests.end_to_end.course import Arrived, Course, at_datadog, at_prometheus, 
 FULL = {
     "collect__builds": 1,
     "limits__series_per_app": 20_000,  # no series is left out over it
-    "limits__key_share": 0.06,  # enough for the first poll, so that the second puts something off
+    "limits__key_share": 0.065,  # enough for the first poll, so that the second puts something off
 }
 ONE_APP = {"accounts__0__apps": "[com.example.larkspur]"}
 

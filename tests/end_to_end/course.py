@@ -1,4 +1,8 @@
-"""A day and a half of the pair: polls, a heartbeat after each, a new day between, and a little trouble."""
+"""A day and a half of the pair: polls, a heartbeat after each, a new day between, and a little trouble.
+
+Both days are in the first week of a release with which launch time got worse, and disk writes got so much
+worse that Apple calls it a high impact. Another app's memory creeps up.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from tests.end_to_end.pair import Backends, Overlay, Pair, Protocol
 from tests.end_to_end.sent import SentEvent, SentPoint, events_in, points_in
 
 OWN = "appstore.exporter."
-DAYS = (100, 101)
+DAYS = (226, 227)
 NOT_ANSWERED = "1540000003"  # the app about whose metrics the second day brings a 403
 _SECONDS_BETWEEN = 60
 
@@ -44,7 +48,7 @@ class Course:
         events: all events.
         outcomes: what the Collector answered, in the words of `Outcome`.
         rejected: how many points or events it did not take from a request it took.
-        reports: of the polls.
+        reports: of the polls, in order: each day's, and between them the one that was refused the key.
         beats: when the heartbeats were, in whole Unix seconds; each the last delivery of its day.
         appstore: App Store Connect, over.
         backends: the stand-ins, over.
@@ -88,12 +92,14 @@ def run(
         beats: list[int] = []
         for day in DAYS:
             pair.day = float(day)
+            if beats:
+                reports.append(_refused(pair))
+                pair.appstore.fail(f"/v1/apps/{NOT_ANSWERED}/perfPowerMetrics", Fault(403))
             reports.append(pair.poll())
             pair.exporter.deliver()
             pair.beat()
             beats.append(int(pair.clock()))
             pair.clock.now += _SECONDS_BETWEEN
-            pair.appstore.fail(f"/v1/apps/{NOT_ANSWERED}/perfPowerMetrics", Fault(403))
         pair.close()
         page = pair.collector.page(pair.collector.ports.scrape) if overlay == "prometheus" else ""
     bodies = [sent.body for sent in pair.sink.sent]
@@ -108,6 +114,12 @@ def run(
         backends=pair.backends,
         page=read_samples(page),
     )
+
+
+def _refused(pair: Pair) -> CycleReport:
+    """A poll whose first request is answered with 401, also with a freshly signed token."""
+    pair.appstore.fail("/v1/apps", Fault(401), times=2)
+    return pair.poll()
 
 
 def at_datadog(course: Course) -> Arrived:

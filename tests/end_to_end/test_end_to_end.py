@@ -81,17 +81,19 @@ def datadog(request: pytest.FixtureRequest) -> Course:
 def test_the_course_is_worth_it(course: Course) -> None:
     """There was enough of everything, on both days; or else no other test shows much."""
     assert len(course.points) > 5_000
-    assert min(report.distributions for report in course.reports) > 50
+    first, refused, second = course.reports
+    assert min(first.distributions, second.distributions) > 50
+    assert refused.answers == 0
     assert {event.name for event in course.events} == {DIAGNOSTIC, "appstore.insight"}
 
 
 def test_all_that_was_converted_was_sent(course: Course) -> None:
     """What was sent is as much as the polls say they made of Apple's answers."""
-    first, both = course.reports[0], course.reports
+    first, all_of_them = course.reports[0], course.reports
     gauges = [point for point in course.points if point.kind == "gauge"]
     assert sum(point.time // 10**9 == course.beats[0] for point in gauges) == first.points
-    assert len(course.points) - len(gauges) == sum(report.distributions for report in both)
-    assert len(course.events) == sum(report.events for report in both)
+    assert len(course.points) - len(gauges) == sum(report.distributions for report in all_of_them)
+    assert len(course.events) == sum(report.events for report in all_of_them)
 
 
 def test_nobody_refused_anything(course: Course) -> None:
@@ -225,6 +227,26 @@ def test_the_exporters_own_metrics_are_those_of_the_catalogue(datadog: Course) -
     assert found <= {(metric.name, metric.unit, kinds[metric.instrument]) for metric in OWN_METRICS}
     limits = [p.value for p in datadog.datadog(own=True) if p.name == f"{OWN}rate_limit.limit"]
     assert limits == [3600.0]
+
+
+SPELLED = {
+    "datadog": ("appstore.insight.delta", "appstore.exporter.failures"),
+    "signalfx": ("appstore.insight.delta", "appstore.exporter.failures"),
+    "prometheus": ("appstore_insight_delta_percent", "appstore_exporter_failures_total"),
+}
+
+
+@pytest.mark.parametrize("backend", SPELLED)
+def test_what_the_gravest_alerts_wait_for_arrives(
+    arrived: dict[str, Arrived], over_datadog: Course, backend: str
+) -> None:
+    """Regressions of high and of normal impact come in every backend, and so does a refused key."""
+    delta, failures = (arrived[backend].metrics[name] for name in SPELLED[backend])
+    assert "regression" in delta["insight"]
+    assert delta["impact"] == {"high", "normal"}
+    assert failures["reason"] == {"credentials_refused", "role_too_small"}
+    sent = [point.attributes for point in over_datadog.points if point.name == "appstore.insight.delta"]
+    assert {of["impact"] for of in sent if of["insight"] == "regression"} == {"high", "normal"}
 
 
 UNSEEN = {"appstore.insight.delta": {"subsystem"}, "appstore.insight": {"subsystem"}}

@@ -131,6 +131,20 @@ def test_an_insight_is_withdrawn_when_the_numbers_settle() -> None:
     assert remarked == [["launchTime", "diskWrites"]] * 4 + [["launchTime"]] * 9
 
 
+@pytest.mark.parametrize("day", [0, 1, 2, 3, 111, 115, 223, 227])
+def test_what_more_than_doubles_is_of_high_impact(day: int) -> None:
+    """In that week every family writes more than twice as much, which Apple calls a high impact; launch time
+    rises less.
+    """
+    launch, disk = Store().metrics_payload(BANK, day)["insights"]["regressions"]
+    assert (launch["metric"], launch["highImpact"]) == ("launchTime", False)
+    assert (disk["metric"], disk["highImpact"]) == ("diskWrites", True)
+    rises = {(p["device"], p["percentile"]): p["deltaPercentage"] for p in disk["populations"]}
+    for device in ("all_iphones", "all_ipads"):
+        for percentile in ("percentile.fifty", "percentile.ninety"):
+            assert rises[device, percentile] > 130
+
+
 def test_the_next_version_repairs_it() -> None:
     """A regression ends with the version after it; no other insight of the app appears by chance."""
     for day in (13, 30, 55, 80):
