@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from apscheduler.triggers.cron import CronTrigger
 
-from exporter.assets.alerts import alerts
-from exporter.assets.collector_alerts import collector_alerts
+from exporter.assets.alerts import Pace, alerts
 from exporter.assets.dashboards import dashboards
 from exporter.assets.model import Wishes
 from exporter.assets.rendering import render
@@ -33,9 +32,9 @@ def write(backend: str, settings: Settings, folder: Path) -> list[str]:
         ConfigError: a threshold that the schedule makes impossible; a file that cannot be written, and then
             none is.
     """
-    longest = between_polls(settings.schedule)
-    _refuse_stale_at_once(settings.alerts, longest)
-    files = render(backend, wishes(settings.alerts), longest, settings.schedule.heartbeat)
+    pace = pace_of(settings.schedule)
+    _refuse_stale_at_once(settings.alerts, pace)
+    files = render(backend, wishes(settings.alerts), pace)
     _write({folder / path: text for path, text in files.items()})
     return [*_written(backend, files, settings.alerts, folder), *_left(backend, files, folder)]
 
@@ -52,17 +51,27 @@ def wishes(chosen: Alerts) -> Wishes:
     )
 
 
-def between_polls(schedule: Schedule) -> float:
-    """The longest time between two polls of the schedule, in seconds, with the jitter beyond `_SLACK`."""
-    trigger = CronTrigger.from_crontab(schedule.poll, UTC)
+def pace_of(schedule: Schedule) -> Pace:
+    """How often the exporter polls and beats by this schedule, with the jitter beyond `_SLACK`."""
+    fires = tuple(_fires(schedule.poll))
+    late = max(0.0, schedule.jitter - _SLACK)
+    return Pace(_longest(fires, 1) + late, _longest(fires, 2) + late, schedule.heartbeat)
+
+
+def _fires(crontab: str) -> Iterator[datetime]:
+    """When it fires, within a year; three times at the least."""
+    trigger = CronTrigger.from_crontab(crontab, UTC)
     last = trigger.get_next_fire_time(None, _SOME_DAY)
-    longest = timedelta(0)
-    for _ in range(_ENOUGH):
-        following = trigger.get_next_fire_time(last, last + timedelta(seconds=1))
-        longest, last = max(longest, following - last), following
-        if last - _SOME_DAY > timedelta(days=366):
+    for number in range(_ENOUGH):
+        yield last
+        if number >= 2 and last - _SOME_DAY > timedelta(days=366):
             break
-    return longest.total_seconds() + max(0.0, schedule.jitter - _SLACK)
+        last = trigger.get_next_fire_time(last, last + timedelta(seconds=1))
+
+
+def _longest(fires: Sequence[datetime], polls: int) -> float:
+    """The longest time from a poll to the one so many after it, in seconds."""
+    return max(later - sooner for sooner, later in zip(fires, fires[polls:], strict=False)).total_seconds()
 
 
 def strangers(chosen: Alerts, accounts: Iterable[Account]) -> Iterator[str]:
@@ -97,14 +106,14 @@ def _may_have(apps: AppSelection, service: str) -> bool:
     return service not in names and (by_number or apps.selects("", service))
 
 
-def _refuse_stale_at_once(chosen: Alerts, longest: float) -> None:
+def _refuse_stale_at_once(chosen: Alerts, pace: Pace) -> None:
     seconds = chosen.thresholds.get("DataStale")
-    if seconds is not None and seconds < longest:
+    if seconds is not None and seconds < pace.poll:
         raise ConfigError(
-            f"must not be less than the {longest:g} seconds between two polls of the schedule, or it would "
+            f"must not be less than the {pace.poll:g} seconds between two polls of the schedule, or it would "
             "fire before each",
             where="alerts.thresholds.DataStale",
-            remedy=f"Write seconds; unless set it is {2 * longest + 3600:g}.",
+            remedy=f"Write seconds; unless set it is {pace.two_polls + 3600:g}.",
         )
 
 
@@ -130,10 +139,10 @@ def _write(files: Mapping[Path, str]) -> None:
 
 
 def _written(backend: str, files: Mapping[str, str], chosen: Alerts, folder: Path) -> Iterator[str]:
-    watched = (*alerts(), *(collector_alerts() if backend == "prometheus" else ()))
+    kinds = {alert.about for alert in alerts()} - (set() if backend == "prometheus" else {"collector"})
     counts = {
         "dashboards": len(dashboards()),
-        "alerts": sum(alert.id not in chosen.disabled for alert in watched),
+        "alerts": sum(alert.about in kinds and alert.id not in chosen.disabled for alert in alerts()),
     }
     for kind, count in counts.items():
         if any(path.startswith(f"{kind}/") for path in files):

@@ -488,7 +488,7 @@ def test_what_kubernetes_sets_for_a_service_is_no_override() -> None:
         ({"disabled": ["CollectorQueueFilling"]}, Alerts(disabled=("CollectorQueueFilling",))),
         ({"thresholds": {"DataStale": "90000"}}, Alerts(thresholds={"DataStale": 90000.0})),
         ({"services": ['a"b{c},$d'], "runbook": ""}, Alerts(services=('a"b{c},$d',))),
-        ({"runbook": "https://wiki.example.com/a/"}, Alerts(runbook="https://wiki.example.com/a")),
+        ({"runbook": "https://wiki.example.com/a?b=7"}, Alerts(runbook="https://wiki.example.com/a?b=7")),
     ],
 )
 def test_alerts(written: dict[str, object], found: Alerts) -> None:
@@ -511,7 +511,11 @@ def test_alerts(written: dict[str, object], found: Alerts) -> None:
         ({"thresholds": {"DataStale": -1}}, "greater than 0"),
         ({"thresholds": {"DataStale": float("nan")}}, "finite number"),
         ({"thresholds": {"DataStale": float("inf")}}, "finite number"),
-        ({"thresholds": {"DataStale": 1e13}}, "less than or equal"),
+        ({"thresholds": {"DataStale": 1e13}}, "at most 2592000 s for DataStale; unless set it is 46800"),
+        ({"thresholds": {"NewHeavyProblem": 20}}, "at most 1 for NewHeavyProblem; unless set it is 0.5"),
+        ({"thresholds": {"KeyHourUsedUp": 1.5}}, "at most 1 for KeyHourUsedUp"),
+        ({"thresholds": {"PollsFailing": 1e6}}, "at most 1000 for PollsFailing"),
+        ({"thresholds": {"HighImpactRegression": 200}}, "has no threshold to choose"),
         ({"thresholds": {"DataStale": "13h"}}, "valid number"),
         ({"thresholds": {"DataStale": None}}, "valid number"),
         ({"thresholds": ["DataStale"]}, "valid dictionary"),

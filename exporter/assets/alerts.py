@@ -8,43 +8,53 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
+from exporter.assets.collector_alerts import collector_alerts
 from exporter.assets.model import ENVIRONMENT, FAMILIES, SERVICE, Alert, Events, Query, of_apple, of_fixed
 from exporter.convert import catalogue
 from exporter.convert.catalogue import (
     APPLE_METRICS,
     DELTA,
     DIAGNOSTIC_EVENT,
-    GOAL_BAND,
-    GOAL_RATIO,
     INSIGHT_DELTA,
     INSIGHT_EVENT,
     NEW_SHARE,
     OWN_ACCOUNTS,
+    POOR,
     REGRESSED,
     SIGNATURE_WEIGHT,
     AppleMetric,
 )
+from exporter.convert.comparison import MIN_CHANGE
 
-RUNBOOK = "docs/alerts.md"  # in the exporter's repository; users may have it elsewhere (`alerts.runbook`)
 UPPER = (("percentile", "!p50"),)  # the 90th percentile, and what has none
 _GROUP = (SERVICE, ENVIRONMENT, "platform", "version")
-BETWEEN_POLLS = 6 * 3600.0  # seconds, by the default schedule
-HEARTBEAT = 240.0  # seconds, by the default schedule
+_ACCOUNT = (ENVIRONMENT, "account")
+_EXPORTER = (ENVIRONMENT, OWN_ACCOUNTS)
 
 _OWN = {metric.name.removeprefix("appstore.exporter."): of_fixed(metric) for metric in catalogue.OWN_METRICS}
 
 
-def alerts(between_polls: float = BETWEEN_POLLS, heartbeat: float = HEARTBEAT) -> tuple[Alert, ...]:
-    """All of them: about apps, then about the pipeline.
+class Pace(NamedTuple):
+    """How often the exporter does what it does, in seconds; without anything said, as by default.
 
     Args:
-        between_polls: the longest time between two polls of the schedule, in seconds.
-        heartbeat: the time between two heartbeats, in seconds.
+        poll: the longest time from a poll to the next.
+        two_polls: the longest time from a poll to the one after the next.
+        heartbeat: the time from a heartbeat to the next.
     """
-    minutes = _three_beats(heartbeat)
+
+    poll: float = 6 * 3600
+    two_polls: float = 12 * 3600
+    heartbeat: float = 240
+
+
+def alerts(pace: Pace = Pace()) -> tuple[Alert, ...]:  # noqa: B008 - it cannot change
+    """All of them: about apps, about the pipeline, about the Collector."""
+    minutes = _three_beats(pace.heartbeat)
     of_apps = (*_of_metrics(minutes), *_of_insights(minutes), *_of_problems(minutes))
-    return (*of_apps, *_of_the_pipeline(between_polls, heartbeat))
+    return (*of_apps, *_of_the_pipeline(pace), *collector_alerts())
 
 
 def _three_beats(heartbeat: float) -> int:
@@ -75,11 +85,10 @@ def _of_metrics(minutes: int) -> Iterator[Alert]:
 
 def _regressed(metric: AppleMetric, minutes: int) -> Alert:
     name = title_of(metric)
-    terminations = metric.category == "TERMINATION"
     return Alert(
         id=f"{alert_id(metric)}Regressed",
         title=f"{name} got worse with the newest version",
-        severity="critical" if terminations else "warning",
+        severity="warning",
         query=Query(of_apple(metric, REGRESSED), _GROUP, (*FAMILIES, *UPPER)),
         threshold=1,
         minutes=minutes,
@@ -89,16 +98,18 @@ def _regressed(metric: AppleMetric, minutes: int) -> Alert:
             (*FAMILIES, *UPPER),
             label="change against the earlier versions",
         ),
-        worst=_worst_models(metric),
+        worst=_models(metric),
+        worst_by_change=True,
         meaning=(
             f"{metric.description}: at the 90th percentile of a whole family of devices the newest version is"
             " worse than the mean of the versions before it, by more than both error margins and by at least"
             " `regression.min_change`."
         ),
         first=(
-            "See whether several device models and the 50th percentile agree, and whether the margin is"
-            " small; then what changed between the two versions. If it is real and grave, halt the phased"
-            " release."
+            "Does the newest version stand out, or did each one lie a little above the one before? Then it "
+            "creeps up, and this release is not to blame alone. Do several device models and the 50th "
+            "percentile agree, and is the margin small? Then see what changed between the two versions. If "
+            "it is real and grave, halt the phased release."
         ),
         look=(
             "Release health, for the version against those before; Metric by device, for the models; "
@@ -106,35 +117,26 @@ def _regressed(metric: AppleMetric, minutes: int) -> Alert:
         ),
         why=(
             "The exporter compares with margins and a least change, so any 1 counts. Families, as dozens of "
-            "models make false alarms. "
-        )
-        + (
-            "Critical: the system ends the app while somebody uses it or comes back to it."
-            if terminations
-            else "A warning: users are served, if more slowly."
+            "models make false alarms. A warning: a change of "
+            f"{100 * MIN_CHANGE:g} % can wait until the morning; what doubles is `HighImpactRegression`."
         ),
     )
 
 
-def _worst_models(metric: AppleMetric) -> Query:
+def _models(metric: AppleMetric) -> Query:
     """Values, since of models nothing else is sent unless `collect.detail` is `full`."""
-    return Query(of_apple(metric), (*_GROUP, "device"), (*UPPER, ("device", "!all_*")), label="value")
+    return Query(of_apple(metric), (*_GROUP, "device"), (*UPPER, ("device", "!all_*")), label="models")
 
 
 def _poor(metric: AppleMetric, minutes: int) -> Alert:
-    # Every version has a band, only the newest a ratio: times and over it, the bands of the others fall away.
-    newest = Query(of_apple(metric, GOAL_RATIO), _GROUP, (*FAMILIES, *UPPER))
     return Alert(
         id=f"{alert_id(metric)}Poor",
         title=f"{title_of(metric)} is poor by Apple's goals",
         severity="info",
-        fades=True,
-        query=Query(of_apple(metric, GOAL_BAND), _GROUP, (*FAMILIES, *UPPER)),
-        times=newest,
-        over=newest,
-        threshold=2.5,
+        query=Query(of_apple(metric, POOR), _GROUP, (*FAMILIES, *UPPER)),
+        threshold=1,
         minutes=minutes,
-        worst=_worst_models(metric),
+        worst=_models(metric),
         meaning=(
             f"{metric.description}: at the 90th percentile of a whole family of devices the newest version "
             "lies beyond the range that Apple calls fair for this kind of app and device."
@@ -144,32 +146,29 @@ def _poor(metric: AppleMetric, minutes: int) -> Alert:
             "something to plan for."
         ),
         look="Release health, the goal and the band beside the value.",
-        why=(
-            "Apple's own limit between fair, which is 2, and poor, which is 3. Only information: it may have "
-            "been so for years."
-        ),
+        why="Apple's own limit between fair and poor. Only information: it may have been so for years.",
     )
 
 
 def _of_insights(minutes: int) -> Iterator[Alert]:
+    where = (("insight", "regression"), ("impact", "high"))
     yield Alert(
         id="HighImpactRegression",
         title="Apple reports a high-impact regression",
         severity="critical",
-        query=Query(of_fixed(INSIGHT_DELTA), (*_GROUP, "metric"), (("insight", "regression"),)),
-        threshold=100,
-        setting="HighImpactRegression",
+        query=Query(of_fixed(INSIGHT_DELTA), (*_GROUP, "metric"), where),
+        threshold=1,
         minutes=minutes,
         worst=Query(
             of_fixed(INSIGHT_DELTA),
             (*_GROUP, "metric", "device"),
-            (("insight", "regression"),),
+            where,
             label="percent above the reference versions",
         ),
         events=Events(INSIGHT_EVENT.name, (), (("appstore.insight.kind", "regression"),)),
         meaning=(
-            "Apple's own analysis finds a metric of this version at least twice as high as the average of "
-            "the reference versions."
+            "Apple's own analysis calls a regression of this version one of high impact: a metric is about "
+            "twice as high as the average of the reference versions, or more."
         ),
         first=(
             "Read what Apple says: `perfpower-exporter insights APP`, or the event `appstore.insight`; it "
@@ -178,8 +177,8 @@ def _of_insights(minutes: int) -> Iterator[Alert]:
         ),
         look="Release health, the section on what Apple found.",
         why=(
-            "Apple calls a rise of 100 % or more high impact. Apple withdraws an insight itself; the series"
-            " is 0 from then on."
+            "It is Apple that judges, so 1 % is as good as 100 %. Apple withdraws an insight itself; the "
+            "series is 0 from then on."
         ),
     )
 
@@ -210,29 +209,28 @@ def _of_problems(minutes: int) -> Iterator[Alert]:
             "Half of a type: every release has some small new ones. One alert for a type, and not for each "
             "signature. A share, since the scale of weights differs between accounts."
         ),
-        setting="NewHeavyProblem",
+        highest=1,
     )
 
 
-def _of_the_pipeline(between_polls: float, heartbeat: float) -> Iterator[Alert]:
-    account = ("account",)
-    minutes = _three_beats(heartbeat)
+def _of_the_pipeline(pace: Pace) -> Iterator[Alert]:
+    minutes = _three_beats(pace.heartbeat)
     an_hour = max(60, minutes)
-    silence = max(60, math.ceil(6 * heartbeat / 60))
-    two_polls = round(2 * between_polls / 60) + 60  # minutes: two polls, and an hour for a late one
-    one_poll = round(between_polls / 60) + 60
+    silence = max(60, math.ceil(6 * pace.heartbeat / 60))
+    two_polls = round(pace.two_polls / 60) + 60  # minutes: two polls, and an hour for a late one
+    one_poll = round(pace.poll / 60) + 60
     week = 7 * 24 * 60  # what failed before that is no news
     yield Alert(
         id="DataStale",
         title="No answer from App Store Connect for long, or the exporter is silent",
         severity="warning",
-        query=Query(_OWN["data.age"], account),
-        worst=Query(_OWN["data.age"], ("account", "app"), label="time since its last answer"),
+        query=Query(_OWN["data.age"], _ACCOUNT),
+        worst=Query(_OWN["data.age"], (*_ACCOUNT, "app"), label="time since its last answer"),
         threshold=two_polls * 60,
         minutes=minutes,
         missing=silence,
         about="pipeline",
-        setting="DataStale",
+        highest=30 * 24 * 3600,
         meaning=(
             "An app of the account got no answer. Charts show its last good data, which ages; or nobody "
             "hears of the exporter at all."
@@ -252,7 +250,7 @@ def _of_the_pipeline(between_polls: float, heartbeat: float) -> Iterator[Alert]:
         id="PollsFailing",
         title="Polls of an account fail",
         severity="warning",
-        query=Query(_OWN["polls"], account, (("outcome", "failed"),), join="sum"),
+        query=Query(_OWN["polls"], _ACCOUNT, (("outcome", "failed"),), join="sum"),
         threshold=2,
         window=min(two_polls, week),
         minutes=0,
@@ -264,13 +262,13 @@ def _of_the_pipeline(between_polls: float, heartbeat: float) -> Iterator[Alert]:
         first="Failures by reason say which; docs/operating.md says what to do about each.",
         look="The exporter itself, failures by reason.",
         why="Two in the time of two polls and an hour: one failed poll mends itself at the next.",
-        setting="PollsFailing",
+        highest=1000,
     )
     yield Alert(
         id="CredentialsRefused",
         title="App Store Connect refuses the key",
         severity="critical",
-        query=Query(_OWN["failures"], account, (("reason", "credentials_refused"),), join="sum"),
+        query=Query(_OWN["failures"], _ACCOUNT, (("reason", "credentials_refused"),), join="sum"),
         threshold=1,
         window=min(one_poll, week),
         minutes=0,
@@ -294,13 +292,13 @@ def _of_the_pipeline(between_polls: float, heartbeat: float) -> Iterator[Alert]:
         id="KeyHourUsedUp",
         title="Little was left of the key's hour",
         severity="info",
-        query=Query(_OWN["rate_limit.remaining"], account, join="min"),
-        over=Query(_OWN["rate_limit.limit"], account, join="min"),
+        query=Query(_OWN["rate_limit.remaining"], _ACCOUNT, join="min"),
+        over=Query(_OWN["rate_limit.limit"], _ACCOUNT, join="min"),
         threshold=0.1,
         compare="<=",
         minutes=minutes,
         about="pipeline",
-        setting="KeyHourUsedUp",
+        highest=1,
         meaning=(
             "When Apple last answered, a tenth or less was left of the requests that it allows the key in an "
             "hour. Whoever uses the key in that hour, such as CI, may have been refused."
@@ -321,7 +319,7 @@ def _of_the_pipeline(between_polls: float, heartbeat: float) -> Iterator[Alert]:
             id=f"{name.capitalize()}Rejected",
             title=f"The backend takes {what} in and rejects them",
             severity="warning",
-            query=Query(_OWN[f"{name}.rejected"], (OWN_ACCOUNTS,), join="sum"),
+            query=Query(_OWN[f"{name}.rejected"], _EXPORTER, join="sum"),
             threshold=1,
             window=an_hour,
             minutes=0,
@@ -337,11 +335,11 @@ def _of_the_pipeline(between_polls: float, heartbeat: float) -> Iterator[Alert]:
         id="OutboxNotEmptying",
         title="What is owed to the backend is not delivered",
         severity="warning",
-        query=Query(_OWN["outbox.depth"], (OWN_ACCOUNTS,)),
+        query=Query(_OWN["outbox.depth"], _EXPORTER),
         threshold=1,
         minutes=an_hour,
         about="pipeline",
-        setting="OutboxNotEmptying",
+        highest=1_000_000,
         meaning=(
             "The Collector, or the backend behind it, has not taken everything for an hour. Nothing is lost: "
             "it is kept and sent again."

@@ -13,6 +13,7 @@ from exporter.assets.model import (
     Filter,
     Query,
     Section,
+    Series,
     of_apple,
     of_fixed,
 )
@@ -49,12 +50,14 @@ _APP = (
     Filter(SERVICE, "service"),
     Filter("platform", "platform"),
     Filter("version", "version"),
-    Filter("device", "device", "all_iphones"),
+    Filter("device", "device", "all_*"),
     Filter(ENVIRONMENT, "environment"),
 )
 _UPPER = (("percentile", "!p50"),)  # the 90th percentile, and what has none
 _BANDS: Bands = ((1.0, "good"), (2.0, "fair"), (3.0, "poor"))
 _FLAG: Bands = ((0.0, "good"), (1.0, "poor"))
+_VERSION = (SERVICE, "platform", "version")
+_ROW = (*_VERSION, "device")
 _WITH_PARTS = ("BATTERY", "TERMINATION")  # the Organizer shows their parts; of others nobody has seen any
 _OWN = {metric.name.removeprefix("appstore.exporter."): of_fixed(metric) for metric in catalogue.OWN_METRICS}
 
@@ -71,12 +74,11 @@ def _release_health() -> Dashboard:
             Chart(
                 "How to read this",
                 "text",
-                "Apple's field metrics by version, the 90th percentile unless it says otherwise."
-                " **Regressed** is 1 where the newest version is worse than the mean of the earlier ones by"
-                " more than both error margins and by at least `regression.min_change`. **Change** is that"
-                " difference. **Band** is Apple's judgement: 1 good, 2 fair, 3 poor. Choose one service and"
-                " one family of devices: the page begins with `all_iphones`, which is empty for an app that"
-                " is not on iPhones.",
+                "Apple's field metrics by version, of whole families of devices, the 90th percentile unless"
+                " it says otherwise. **Regressed** is 1 where the newest version is worse than the mean of"
+                " the earlier ones by more than both error margins and by at least `regression.min_change`."
+                " **Change** is that difference. **Band** is Apple's judgement: 1 good, 2 fair, 3 poor. Begin"
+                " with one service.",
                 width=12,
             ),
             Chart(
@@ -84,10 +86,9 @@ def _release_health() -> Dashboard:
                 "table",
                 "1 where the newest version is worse beyond both margins; a column for each metric.",
                 tuple(
-                    Query(of_apple(m, REGRESSED), (SERVICE, "platform", "version"), _UPPER, label=title_of(m))
+                    Query(of_apple(m, REGRESSED), _VERSION, _UPPER, label=title_of(m), bands=_FLAG)
                     for m in APPLE_METRICS
                 ),
-                bands=_FLAG,
                 width=12,
             ),
             Chart(
@@ -95,10 +96,7 @@ def _release_health() -> Dashboard:
                 "table",
                 "The newest version over the mean of the earlier ones, less 1: 0.1, or 10 %, is a tenth"
                 " more.",
-                tuple(
-                    Query(of_apple(m, DELTA), (SERVICE, "platform", "version"), _UPPER, label=title_of(m))
-                    for m in APPLE_METRICS
-                ),
+                tuple(Query(of_apple(m, DELTA), _ROW, _UPPER, label=title_of(m)) for m in APPLE_METRICS),
                 width=12,
             ),
             Chart(
@@ -106,10 +104,9 @@ def _release_health() -> Dashboard:
                 "table",
                 "1 good, 2 fair, 3 poor, of each version, where Apple gives bands.",
                 tuple(
-                    Query(of_apple(m, GOAL_BAND), (SERVICE, "platform", "version"), _UPPER, label=title_of(m))
+                    Query(of_apple(m, GOAL_BAND), _ROW, _UPPER, label=title_of(m), bands=_BANDS)
                     for m in APPLE_METRICS
                 ),
-                bands=_BANDS,
                 width=12,
             ),
         ),
@@ -121,9 +118,8 @@ def _release_health() -> Dashboard:
                 "Regressions that Apple reports",
                 "number",
                 "How many there are now, over all platforms and impacts.",
-                (Query(of_fixed(INSIGHT_REGRESSIONS), join="sum", label="regressions"),),
+                (Query(of_fixed(INSIGHT_REGRESSIONS), join="sum", label="regressions", bands=_FLAG),),
                 without=("version", "device"),
-                bands=_FLAG,
                 width=3,
             ),
             Chart(
@@ -134,7 +130,7 @@ def _release_health() -> Dashboard:
                 (
                     Query(
                         of_fixed(INSIGHT_DELTA),
-                        ("metric", "version", "device"),
+                        (SERVICE, "metric", "version", "impact"),
                         (("insight", "regression"),),
                         label="percent",
                     ),
@@ -169,30 +165,24 @@ def _health_of(metric: AppleMetric) -> Section:
                 "By version",
                 "lines",
                 f"{metric.description}.",
-                (Query(of_apple(metric), ("version",), _UPPER),),
+                (Query(of_apple(metric), _ROW, _UPPER),),
+                width=4,
             ),
             Chart(
-                "Change",
-                "number",
-                "The newest version against the earlier ones: 0.1, or 10 %, is a tenth more; below 0 is"
-                " less.",
-                (Query(of_apple(metric, DELTA), (), _UPPER, label="change"),),
-                width=2,
-            ),
-            Chart(
-                "Against Apple's goal",
-                "number",
-                "How many times what Apple recommends: 1.2 is a fifth above it.",
-                (Query(of_apple(metric, GOAL_RATIO), (), _UPPER, label="over goal"),),
-                width=2,
-            ),
-            Chart(
-                "Band",
-                "number",
-                "1 good, 2 fair, 3 poor, by Apple's goals; of several versions the worst.",
-                (Query(of_apple(metric, GOAL_BAND), (), _UPPER, label="band"),),
-                bands=_BANDS,
-                width=2,
+                "Against the earlier versions and the goal",
+                "table",
+                "A row for each version and family. Change, regressed and goal are of the newest version: a"
+                " change of 0.1, or 10 %, is a tenth more, below 0 is less; over the goal 1.2 is a fifth"
+                " above what Apple recommends. Band: 1 good, 2 fair, 3 poor.",
+                (
+                    Query(of_apple(metric), _ROW, _UPPER, label="value"),
+                    Query(of_apple(metric, ERROR_MARGIN), _ROW, _UPPER, label="error margin"),
+                    Query(of_apple(metric, DELTA), _ROW, _UPPER, label="change"),
+                    Query(of_apple(metric, REGRESSED), _ROW, _UPPER, label="regressed", bands=_FLAG),
+                    Query(of_apple(metric, GOAL_RATIO), _ROW, _UPPER, label="over the goal"),
+                    Query(of_apple(metric, GOAL_BAND), _ROW, _UPPER, label="band", bands=_BANDS),
+                ),
+                width=8,
             ),
         ),
     )
@@ -210,28 +200,51 @@ def _metric_by_device() -> Dashboard:
 
 
 def _devices_of(metric: AppleMetric) -> Section:
-    value = of_apple(metric)
+    value, margin = of_apple(metric), of_apple(metric, ERROR_MARGIN)
+    median = (("percentile", "p50"),)
+    spread = of_apple(metric, BY_DEVICE)
+    of_family = (SERVICE, "version", "device")
     return Section(
         title_of(metric),
         (
             Chart(
                 "Percentiles by version",
                 "lines",
-                f"{metric.description}: the 50th and the 90th percentile of the chosen device.",
-                (Query(value, ("version", "percentile")),),
+                f"{metric.description}: the 50th and the 90th percentile of the chosen devices.",
+                (Query(value, (*_ROW, "percentile")),),
             ),
             Chart(
                 "Error margin",
                 "lines",
                 "How far the value may be off, by Apple's own account: a wide margin means few users.",
-                (Query(of_apple(metric, ERROR_MARGIN), ("version", "percentile")),),
+                (Query(margin, (*_ROW, "percentile")),),
+            ),
+            Chart(
+                "Over versions",
+                "table",
+                "A row for each version and device. The goal is what Apple recommends for the newest version,"
+                " where it gives one. What has no percentiles stands under p90.",
+                (
+                    Query(value, _ROW, median, label="p50"),
+                    Query(value, _ROW, _UPPER, label="p90"),
+                    Query(margin, _ROW, _UPPER, label="error margin of p90"),
+                    Query(of_apple(metric, GOAL), _ROW, _UPPER, label="goal of p90"),
+                ),
+                width=12,
             ),
             Chart(
                 "Worst models",
                 "top",
                 "The highest values of models, at the 90th percentile, whatever device is chosen above."
                 " Models are sent of the newest two versions.",
-                (Query(value, ("device", "version"), (*_UPPER, ("device", "!all_*")), label="value"),),
+                (
+                    Query(
+                        value,
+                        (SERVICE, "device", "version"),
+                        (*_UPPER, ("device", "!all_*")),
+                        label="value",
+                    ),
+                ),
                 without=("device",),
             ),
             Chart(
@@ -240,24 +253,9 @@ def _devices_of(metric: AppleMetric) -> Section:
                 "The distribution over the models of the family: its median and its 90th percentile over"
                 " models. It is sent when it changes, about once a day.",
                 (
-                    Query(
-                        of_apple(metric, BY_DEVICE), ("version",), _UPPER, percentile=50, label="median model"
-                    ),
-                    Query(
-                        of_apple(metric, BY_DEVICE),
-                        ("version",),
-                        _UPPER,
-                        percentile=90,
-                        label="p90 of models",
-                    ),
+                    Query(spread, of_family, _UPPER, percentile=50, label="median model"),
+                    Query(spread, of_family, _UPPER, percentile=90, label="p90 of models"),
                 ),
-            ),
-            Chart(
-                "What Apple recommends",
-                "number",
-                "The goal for the newest version, where Apple gives one.",
-                (Query(of_apple(metric, GOAL), (), _UPPER, label="goal"),),
-                width=3,
             ),
             *([_parts(metric)] if metric.category in _WITH_PARTS else ()),
         ),
@@ -269,13 +267,21 @@ def _parts(metric: AppleMetric) -> Chart:
         "By subsystem",
         "top",
         "The part of the value that each subsystem accounts for, in percent, where Apple tells.",
-        (Query(of_apple(metric, BREAKDOWN), ("subsystem", "version"), _UPPER, label="percent"),),
-        width=9,
+        (
+            Query(
+                of_apple(metric, BREAKDOWN),
+                (SERVICE, "subsystem", "version", "device"),
+                _UPPER,
+                label="percent",
+            ),
+        ),
+        width=12,
     )
 
 
 def _diagnostics() -> Dashboard:
-    signature = ("diagnostic_type", "signature", "version")
+    signature = (SERVICE, "diagnostic_type", "signature", "version")
+    of_type = (*_VERSION, "diagnostic_type")
     of_no_device = ("device",)  # a signature is of a build, whatever the device
     return Dashboard(
         "diagnostics",
@@ -298,8 +304,9 @@ def _diagnostics() -> Dashboard:
                         "How much is new",
                         "lines",
                         "What part of the hangs, slow launches and disk writes of a version, by weight, comes"
-                        " from problems that no earlier version had: 0.5 is half of a type.",
-                        (Query(of_fixed(NEW_SHARE), ("diagnostic_type", "version")),),
+                        " from problems that no earlier version had: 0.5, or 50 %, is half of a"
+                        " type.",
+                        (Query(of_fixed(NEW_SHARE), of_type),),
                         without=of_no_device,
                         width=12,
                     ),
@@ -340,7 +347,7 @@ def _diagnostics() -> Dashboard:
                         "How many signatures",
                         "lines",
                         "Signatures of each type in each version.",
-                        (Query(of_fixed(SIGNATURES), ("diagnostic_type", "version")),),
+                        (Query(of_fixed(SIGNATURES), of_type),),
                         without=of_no_device,
                     ),
                 ),
@@ -387,8 +394,8 @@ def _duration(title: str, metric: catalogue.FixedMetric) -> Chart:
         "bars",
         f"{metric.description}: median and 90th percentile of the logs that came.",
         (
-            Query(distribution, ("version",), percentile=50, label="median"),
-            Query(distribution, ("version",), percentile=90, label="p90"),
+            Query(distribution, (SERVICE, "version"), percentile=50, label="median"),
+            Query(distribution, (SERVICE, "version"), percentile=90, label="p90"),
         ),
         width=4,
     )
@@ -400,7 +407,7 @@ def _the_exporter() -> Dashboard:
         "exporter",
         "App Store: the exporter itself",
         "Does data come in and go out: age, polls, failures, the key's hour, delivery, what was left out.",
-        (Filter("account", "account"),),
+        (Filter("account", "account"), Filter(ENVIRONMENT, "environment")),
         (
             Section(
                 "Coming in",
@@ -489,7 +496,7 @@ def _the_exporter() -> Dashboard:
                         "How long a delivery takes",
                         "lines",
                         "From the first request to the last answer.",
-                        (Query(_OWN["delivery.duration"], label="duration"),),
+                        (Query(_OWN["delivery.duration"], (OWN_ACCOUNTS,), label="duration"),),
                         without=account,
                     ),
                     Chart(
@@ -500,17 +507,54 @@ def _the_exporter() -> Dashboard:
                         (Query(_OWN["points.left_out"], ("account", "reason"), join="sum"),),
                         width=12,
                     ),
-                    Chart(
-                        "The Collector beside it",
-                        "text",
-                        "The Collector holds nothing durable: what the backend does not take stays in the"
-                        " exporter's outbox, so the outbox shows a backend that says no as well. The"
-                        " Collector's own queue is on its page, port 8888, `/metrics`:"
-                        " `otelcol_exporter_queue_size` against `otelcol_exporter_queue_capacity`, and"
-                        " `otelcol_exporter_send_failed_metric_points`.",
-                        width=12,
+                ),
+            ),
+            _the_collector(),
+        ),
+    )
+
+
+def _the_collector() -> Section:
+    """Its charts are of no account and no environment: the page says neither."""
+    queue = ("instance", "exporter", "data_type")
+    none = ("account", ENVIRONMENT)
+    return Section(
+        "The Collector beside it",
+        (
+            Chart(
+                "Where to see it",
+                "text",
+                "The Collector holds nothing durable: what the backend does not take stays in the"
+                " exporter's outbox, so the outbox shows a backend that says no as well. The"
+                " Collector's own queue is on its page, port 8888, `/metrics`:"
+                " `otelcol_exporter_queue_size` against `otelcol_exporter_queue_capacity`, and"
+                " `otelcol_exporter_send_failed_metric_points`.",
+                width=12,
+            ),
+            Chart(
+                "Queue",
+                "lines",
+                "What waits to be sent, against what fits. A page for a scrape has no queue.",
+                (
+                    Query(Series("otelcol_exporter_queue_size", ""), queue, label="waiting"),
+                    Query(Series("otelcol_exporter_queue_capacity", ""), queue, label="fits"),
+                ),
+                without=none,
+                of_collector=True,
+            ),
+            Chart(
+                "Not sent",
+                "bars",
+                "Points that the backend refused; the exporter sends them again.",
+                (
+                    Query(
+                        Series("otelcol_exporter_send_failed_metric_points", "", "counter"),
+                        ("instance", "exporter"),
+                        join="sum",
                     ),
                 ),
+                without=none,
+                of_collector=True,
             ),
         ),
     )

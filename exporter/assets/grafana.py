@@ -11,8 +11,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.assets.model import SERVICE, Alert, Chart, Dashboard, Kind, Query, Section, Wishes
-from exporter.assets.prometheus.promql import added, label, now, quoted, spread, wished
+from exporter.assets.model import (
+    SERVICE,
+    Alert,
+    Bands,
+    Chart,
+    Dashboard,
+    Filter,
+    Kind,
+    Query,
+    Section,
+    Wishes,
+)
+from exporter.assets.prometheus.promql import added, any_of, label, now, quoted, spread, wished
 from exporter.convert.catalogue import GOAL_RATIO
 
 SCHEMA = 42
@@ -41,6 +52,7 @@ _UNITS = {"s": "s", "By": "decbytes", "%": "percent", "1": "percentunit"}
 _TIMES = "suffix: ×"
 _PER = {"h": "per hour", "d": "per day", "s": "per second"}
 _COLOURS = {"good": "green", "fair": "yellow", "poor": "red"}
+_LAST_IN_A_LEGEND = ("platform", SERVICE, "account", "instance")  # what most lines have in common
 
 
 def files(dashboards: Sequence[Dashboard], alerts: Sequence[Alert], wishes: Wishes) -> dict[str, str]:
@@ -114,18 +126,16 @@ def _to_the_others() -> _Json:
 def _variables(dashboard: Dashboard, wishes: Wishes) -> Iterator[_Json]:
     """The data source, and one for each filter; those behind the service offer what its apps have."""
     yield {"label": "Data source", "name": "datasource", "query": "prometheus", "type": "datasource"}
-    chosen = wished(wishes)
     about_apps = any(one.attribute == SERVICE for one in dashboard.filters)
+    chosen = wished(wishes) if about_apps else {}  # the exporter's own service and environments are others
     kind = 'appstore_app_id!=""' if about_apps else '__name__=~"appstore_exporter_.+"'
     for one in dashboard.filters:
         narrower = [f"{label(name)}=~{quoted(regex)}" for name, regex in chosen.items()]
         if about_apps and one.attribute != SERVICE:
             narrower.append(f'{label(SERVICE)}=~"${_service(dashboard)}"')
         query = f"label_values({{{', '.join([kind, *narrower])}}}, {label(one.attribute)})"
-        begins = one.default if one.default != "*" else _ALL
         yield {
-            "allValue": quoted(chosen.get(one.attribute, ".*"))[1:-1],
-            "current": {"selected": True, "text": "All" if begins == _ALL else begins, "value": begins},
+            **_beginning(one, chosen.get(one.attribute, ".*")),
             "datasource": _SOURCE,
             "includeAll": True,
             "label": one.label.capitalize(),
@@ -136,6 +146,26 @@ def _variables(dashboard: Dashboard, wishes: Wishes) -> Iterator[_Json]:
             "sort": 8,  # natural, the newest version first
             "type": "query",
         }
+
+
+def _beginning(one: Filter, wanted: str) -> _Json:
+    """What is chosen at first, and what "All" is.
+
+    Of a pattern "All" is what fits it: Grafana takes nothing else for a value that is not on its list, and
+    escapes whatever is on it (grafana/scenes, `MultiValueVariable`).
+
+    Args:
+        wanted: the regular expression of all values that are wished for.
+    """
+    pattern, prefix = one.default.endswith("*"), one.default.removesuffix("*")
+    begins = {"selected": True, "text": "All" if pattern else prefix, "value": _ALL if pattern else prefix}
+    if not (pattern and prefix):
+        return {"allValue": quoted(wanted)[1:-1], "current": begins}
+    return {
+        "allValue": quoted(f"{any_of([prefix], one.attribute)}.*")[1:-1],
+        "current": begins,
+        "description": f"All: whatever begins with {prefix}. The others can be chosen one by one.",
+    }
 
 
 def _service(dashboard: Dashboard) -> str:
@@ -242,15 +272,24 @@ def _expression(query: Query, more: Sequence[str]) -> str:
 
 
 def _legend(query: Query) -> str:
+    """What tells most goes first: what is measured, the version, the device."""
     parts = [query.label] if query.label else []
-    return " ".join([*parts, *(f"{{{{{label(name)}}}}}" for name in query.by)]) or "__auto"
+    common = [name for name in _LAST_IN_A_LEGEND if name in query.by]
+    names = [*(name for name in query.by if name not in common), *common]
+    return " ".join([*parts, *(f"{{{{{label(name)}}}}}" for name in names)]) or "__auto"
 
 
 def _over_time(chart: Chart) -> _Json:
     bars = chart.kind == "bars"
     style = {"drawStyle": "bars", "fillOpacity": 60} if bars else {"drawStyle": "line", "fillOpacity": 0}
     gaps = {} if bars else {"spanNulls": _BRIDGED}
-    custom = {**style, **gaps, "axisLabel": _per(chart), "lineWidth": 1 if bars else 2, "showPoints": "auto"}
+    custom = {
+        **style,
+        **gaps,
+        "axisLabel": _per(chart.queries[0]),
+        "lineWidth": 1 if bars else 2,
+        "showPoints": "auto",
+    }
     return {
         "fieldConfig": {"defaults": {**_defaults(chart), "custom": custom}, "overrides": []},
         "options": {
@@ -264,7 +303,7 @@ def _number(chart: Chart) -> _Json:
     return {
         "fieldConfig": {"defaults": _defaults(chart), "overrides": []},
         "options": {
-            "colorMode": "background" if chart.bands else "none",
+            "colorMode": "background" if chart.queries[0].bands else "none",
             "graphMode": "none",
             "justifyMode": "auto",
             "orientation": "auto",
@@ -275,38 +314,44 @@ def _number(chart: Chart) -> _Json:
 
 
 def _table(chart: Chart) -> _Json:
-    """A row for each group and a column for each query; in a `top` the highest first."""
-    titles = [query.label or query.metric.name for query in chart.queries]
-    columns = [f"Value #{target}" for target in map(_ref, range(len(titles)))]
-    names = dict(zip(columns if len(columns) > 1 else ["Value"], titles, strict=True))
-    shown = {"type": "color-background"} if chart.bands else {"type": "auto"}
-    top = chart.kind == "top"
+    """A row for each group and a column for each query: the newest version first, in a `top` the highest."""
+    first, titles = chart.queries[0], [_title(query) for query in chart.queries]
+    columns = [f"Value #{_ref(place)}" for place in range(len(titles))] if len(titles) > 1 else ["Value"]
+    labels = [label(name) for name in first.by]
     organized = {
         "excludeByName": {"Time": True},
         "includeByName": {},
-        "indexByName": {},
-        "renameByName": names,
+        "indexByName": {name: place for place, name in enumerate([*labels, *columns])},
+        "renameByName": dict(zip(columns, titles, strict=True)),
     }
+    newest_first = ["version"] if "version" in labels and chart.kind == "table" else []
     return {
         "fieldConfig": {
             "defaults": _defaults(chart),
-            "overrides": [
-                {
-                    "matcher": {"id": "byName", "options": title},
-                    "properties": [
-                        {"id": "unit", "value": _unit(query)},
-                        {"id": "custom.cellOptions", "value": shown},
-                    ],
-                }
-                for title, query in zip(titles, chart.queries, strict=True)
-            ],
+            "overrides": [_column(title, query) for title, query in zip(titles, chart.queries, strict=True)],
         },
         "options": {
             "cellHeight": "sm",
             "showHeader": True,
-            "sortBy": [{"desc": True, "displayName": titles[0]}] if top else [],
+            "sortBy": [{"desc": True, "displayName": name} for name in (*newest_first, titles[0])],
         },
         "transformations": [{"id": "merge", "options": {}}, {"id": "organize", "options": organized}],
+    }
+
+
+def _title(query: Query) -> str:
+    return f"{query.label or query.metric.name} {_per(query)}".rstrip()
+
+
+def _column(title: str, query: Query) -> _Json:
+    """The unit of a column, and its colours where it has bands."""
+    shown = [
+        {"id": "custom.cellOptions", "value": {"type": "color-background"}},
+        {"id": "thresholds", "value": _thresholds(query.bands)},
+    ]
+    return {
+        "matcher": {"id": "byName", "options": title},
+        "properties": [{"id": "unit", "value": _unit(query)}, *(shown if query.bands else [])],
     }
 
 
@@ -320,9 +365,14 @@ _LOOKS: dict[Kind, Callable[[Chart], _Json]] = {
 
 
 def _defaults(chart: Chart) -> _Json:
-    colours = [{"color": _COLOURS[name], "value": value} for value, name in chart.bands]
-    steps = [{"color": "text", "value": None}, *colours]
-    return {"thresholds": {"mode": "absolute", "steps": steps}, "unit": _unit(chart.queries[0])}
+    bands = chart.queries[0].bands if chart.kind == "number" else ()
+    return {"thresholds": _thresholds(bands), "unit": _unit(chart.queries[0])}
+
+
+def _thresholds(bands: Bands) -> _Json:
+    """Colours by value; the first one is also that of a cell without a value."""
+    colours = [{"color": _COLOURS[name], "value": value} for value, name in bands]
+    return {"mode": "absolute", "steps": [{"color": "transparent", "value": None}, *colours]}
 
 
 def _unit(query: Query) -> str:
@@ -332,8 +382,8 @@ def _unit(query: Query) -> str:
     return _UNITS.get(query.metric.unit.partition("/")[0], "short")
 
 
-def _per(chart: Chart) -> str:
-    return _PER.get(chart.queries[0].metric.unit.partition("/")[2], "")
+def _per(query: Query) -> str:
+    return _PER.get(query.metric.unit.partition("/")[2], "")
 
 
 def _ref(place: int) -> str:

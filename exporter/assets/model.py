@@ -14,10 +14,12 @@ from exporter.convert.catalogue import AppleMetric, Companion, FixedMetric
 
 Instrument = Literal["gauge", "counter", "histogram"]
 Join = Literal["max", "min", "sum", "avg"]
+Bands = tuple[tuple[float, Literal["good", "fair", "poor"]], ...]
 Severity = Literal["critical", "warning", "info"]
 Where = tuple[tuple[str, str], ...]
 
 SERVICE, ENVIRONMENT = "service.name", "deployment.environment.name"
+RUNBOOK = "docs/alerts.md"  # in the exporter's repository; users may have it elsewhere (`alerts.runbook`)
 FAMILIES: Where = (("device", "all_*"),)
 """Families of devices, not models. In a value `*` at the end is any text, and `!` at the start is not."""
 NO_BUILD: Where = (("build", "!*"),)
@@ -61,6 +63,7 @@ class Query:
         join: how the series of a group become one; what was added to a counter is summed first.
         percentile: of a histogram, 1 to 99; None for a gauge or counter.
         label: what it is called where several stand in one chart.
+        bands: (value, name) where a new colour begins, ascending: good, fair, poor.
     """
 
     metric: Series
@@ -69,6 +72,7 @@ class Query:
     join: Join = "max"
     percentile: int | None = None
     label: str = ""
+    bands: Bands = ()
 
     @property
     def conditions(self) -> Where:
@@ -85,7 +89,6 @@ class Events:
     where: Where = ()
 
 
-Bands = tuple[tuple[float, Literal["good", "fair", "poor"]], ...]
 Kind = Literal["lines", "bars", "number", "table", "top", "events", "text"]
 
 
@@ -99,7 +102,8 @@ class Chart:
             now; `events`, a list; `text`, Markdown in `about`.
         about: a sentence or two: what it shows and how to read it.
         without: filters of the dashboard that do not apply, such as `device` where devices are compared.
-        bands: (value, name) where a new colour begins, ascending: good, fair, poor.
+        of_collector: it is about what the Collector says of itself on its page: only for a backend that reads
+            the page.
         width: of 12.
     """
 
@@ -109,7 +113,7 @@ class Chart:
     queries: tuple[Query, ...] = ()
     events: Events | None = None
     without: tuple[str, ...] = ()
-    bands: Bands = ()
+    of_collector: bool = False
     width: int = 6
 
 
@@ -123,7 +127,10 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A choice at the top of a dashboard: the attribute, its label, the value it begins with (`*`: all)."""
+    """A choice at the top of a dashboard: the attribute, its label, the value it begins with.
+
+    In that `*` at the end is any text, and alone it is all.
+    """
 
     attribute: str
     label: str
@@ -145,24 +152,27 @@ class Dashboard:
 class Alert:
     """A condition that wants somebody, and what to tell them.
 
-    It fires for each group of `query.by` for which `query` (times `times`, over `over`) has been at or beyond
-    `threshold` all through `minutes`, and resolves when it no longer is.
+    It fires for each group of `query.by` for which `query` (over `over`) has been at or beyond `threshold`
+    all through `minutes`, and resolves when it no longer is. A series that is silent goes by its last value
+    for `held` minutes.
 
     Args:
         id: CamelCase; stays the same for ever, as a link to the runbook may stand anywhere.
         title: a few words; in backends that have templates, the group follows.
         compare: which side of the threshold is bad, the threshold included.
+        highest: the largest threshold that users can choose; None where they cannot choose one.
         window: of a counter, the minutes over which what was added is summed; None for a gauge.
-        missing: minutes without any data after which it fires as well; None: missing data says nothing.
-        fades: it ends when its series ends, which no 0 follows; a backend that holds on to the last value is
-            to be told so.
+        missing: minutes without any data of a group after which it fires as well; None: missing data says
+            nothing.
         worst: what the message names beside the number, the worst first.
+        worst_by_change: they are ranked by how far they lie from the same of other versions, where a message
+            can reckon; else by their value.
         change: how far it went, where the number itself does not say; left out where a message cannot ask.
         events: events that say more of what fired; their `where` goes beside the group's.
         meaning, first, look: what it means; what to do first; where to look.
         why: the reason for threshold, time and severity.
-        setting: the threshold's name in the configuration, where users choose it.
-        about: `app` for an alert about an app, `pipeline` for one about the exporter or its endpoint.
+        about: `app` for an alert about an app, `pipeline` for one about the exporter or its endpoint,
+            `collector` for one on what the Collector says of itself.
     """
 
     id: str
@@ -175,26 +185,36 @@ class Alert:
     look: str
     why: str
     compare: Literal[">=", "<="] = ">="
-    times: Query | None = None
+    highest: float | None = None
     over: Query | None = None
     minutes: int = 15
     window: int | None = None
     missing: int | None = None
-    fades: bool = False
     worst: Query | None = None
+    worst_by_change: bool = False
     change: Query | None = None
     events: Events | None = None
-    setting: str = ""
-    about: Literal["app", "pipeline"] = "app"
+    about: Literal["app", "pipeline", "collector"] = "app"
+
+    @property
+    def held(self) -> int:
+        """Minutes: three days for an app, as an outage or a day without data of Apple's is no recovery and
+        an explicit 0 ends it anyway; an hour for the exporter, longer than any restart.
+        """
+        return 3 * 24 * 60 if self.about == "app" else max(60, self.minutes)
 
     def told_to(self, wishes: Wishes) -> tuple[str, ...]:
         """Whom to tell: nobody where it is only information, to be read at the next planning."""
         return () if self.severity == "info" else wishes.notify
 
+    def page(self, wishes: Wishes) -> str:
+        """Where the runbook has it."""
+        return f"{wishes.runbook or RUNBOOK}#{self.id.lower()}"
+
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What users decide.
+    """What users decide. `off` and `thresholds` are in the alerts that a renderer is handed.
 
     Args:
         services: `service.name` of the apps that are watched; empty: all.

@@ -540,9 +540,8 @@ Lines = Annotated[
 def _alert(name: str) -> Alert:
     # Imported here because only `assets` needs it, and every command reads the settings.
     from exporter.assets.alerts import alerts
-    from exporter.assets.collector_alerts import collector_alerts
 
-    known = {alert.id: alert for alert in (*alerts(), *collector_alerts())}
+    known = {alert.id: alert for alert in alerts()}
     if name in known:
         return known[name]
     near = get_close_matches(name, known, n=3) if len(name) <= 60 else []
@@ -555,18 +554,22 @@ def _alert_id(name: str) -> str:
 
 
 def _with_a_threshold(name: str) -> str:
-    if not _alert(name).setting:
+    if _alert(name).highest is None:
         raise ValueError(
             "has no threshold to choose: one is enough for it, or it keeps to a limit of Apple's"
         )
     return name
 
 
-def _within_its_share(name: str, threshold: float) -> None:
-    """A share goes up to 1: by a larger threshold it would never fire, or always."""
+def _within_reach(name: str, threshold: float) -> None:
+    """By a threshold that nothing reaches it would never fire, or always."""
     alert = _alert(name)
-    if (alert.over or alert.query.metric.unit == "1") and threshold > 1:
-        raise ValueError(f"must be at most 1 for {name}, which is a share: {alert.threshold:g} unless set")
+    if alert.highest is not None and threshold > alert.highest:
+        unit = "s" if alert.query.metric.unit == "s" and not alert.over else ""
+        raise ValueError(
+            f"must be at most {alert.highest:.15g}{unit and ' '}{unit} for {name}; unless set it is "
+            f"{alert.threshold:.15g}"
+        )
 
 
 AlertId = Annotated[Line, AfterValidator(_alert_id)]
@@ -592,7 +595,7 @@ class Alerts(Section):
         "`@slack-mobile` in Datadog, `Email,team@example.com` in Splunk Observability, a label such as "
         "`team=mobile` for the routes of Prometheus' Alertmanager. Of `info` nobody is told. One, or a list.",
     )
-    thresholds: dict[AlertWithThreshold, Annotated[float, Field(gt=0, le=1e12)]] = Field(
+    thresholds: dict[AlertWithThreshold, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict,
         description="The threshold of an alert, by its id: `{DataStale: 90000}`. docs/alerts.md has the ids, "
         "units and defaults.",
@@ -610,13 +613,13 @@ class Alerts(Section):
     @classmethod
     def _possible(cls, thresholds: dict[str, float]) -> dict[str, float]:
         for name, threshold in thresholds.items():
-            _within_its_share(name, threshold)
+            _within_reach(name, threshold)
         return thresholds
 
     @field_validator("runbook")
     @classmethod
     def _address(cls, address: str) -> str:
-        return values.base_url(address)
+        return values.page_url(address)
 
 
 def _lower(value: object) -> object:

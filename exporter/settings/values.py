@@ -146,6 +146,14 @@ def base_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def page_url(text: str) -> str:
+    """A URL to which `#` and a place on the page are appended: it may have a query."""
+    if "#" in text:
+        raise ValueError("must end before any #, because the place on the page is appended to it")
+    split_url(text)
+    return text
+
+
 def grpc_target(text: str) -> str:
     """An http(s) URL, or any other target that gRPC resolves itself: host:port, dns:///…, unix:…"""
     if text.startswith(("http://", "https://")):

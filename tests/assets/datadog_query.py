@@ -67,12 +67,13 @@ class MetricQuery:
 
 @dataclass(frozen=True, slots=True)
 class MonitorQuery:
-    """A condition: how the minutes are joined, which queries, times what, and when it counts."""
+    """A condition: how the minutes are joined, of which query or over which other, times what, and when it
+    counts.
+    """
 
     over: str
     minutes: int
     queries: tuple[MetricQuery, ...]
-    signs: tuple[str, ...]
     factor: float
     compare: str
     threshold: float
@@ -95,17 +96,16 @@ def read(text: str) -> MetricQuery:
 
 
 def read_monitor(text: str) -> MonitorQuery:
-    """The query of a monitor: one metric, or several multiplied and divided; at the end by a number."""
+    """The query of a monitor: one metric or one over another, at the end times or over a number."""
     found = _MONITOR.fullmatch(text)
     assert found, f"no monitor that we know: {text}"
-    first, *rest = re.split(r" ([*/]) ", found["expression"])
-    queries = tuple(map(read, (first, *rest[1::2])))
+    queries = tuple(map(read, found["expression"].split(" / ")))
+    assert len(queries) <= 2, text
     assert len({query.by for query in queries}) == 1, f"grouped by different keys: {text}"
     return MonitorQuery(
         found["over"],
         int(found["many"]) * _MINUTES[found["unit"]],
         queries,
-        tuple(rest[::2]),
         _factor(found["sign"], found["scale"]),
         found["compare"],
         float(found["threshold"]),

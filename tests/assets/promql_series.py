@@ -47,9 +47,10 @@ def asked(expression: str) -> list[Asked]:
 
 
 def questions(rule: Mapping[str, Any]) -> list[str]:
-    """What the message of a rule asks Prometheus for, for whatever group it is about."""
+    """What the message of a rule asks Prometheus for, for whatever group it is about, and for no other."""
     found = re.findall(r'\(printf ("(?:[^"\\]|\\.)*")', rule["annotations"]["description"])
-    return [re.sub(r"=%\[\d+\]q", '=~".+"', json.loads(question)) for question in found]
+    asked_for = (re.sub(r"!=%\[\d+\]q", '!="none"', json.loads(question)) for question in found)
+    return [re.sub(r"=%\[\d+\]q", '=~".+"', question) for question in asked_for]
 
 
 def of_a_build(one: Asked) -> bool:

@@ -81,11 +81,17 @@ class _Stream:
         assert label
         return self
 
-    def __mul__(self, other: _Stream) -> _Stream:
-        return self._with(other, lambda one, two: one * two)
-
     def __truediv__(self, other: _Stream) -> _Stream:
-        return self._with(other, lambda one, two: one / two)
+        return _Stream(
+            {
+                group: [
+                    None if one is None or two is None else one / two
+                    for one, two in zip(values, other.groups[group], strict=True)
+                ]
+                for group, values in self._items()
+                if group in other.groups
+            }
+        )
 
     def __ge__(self, threshold: float) -> _Condition:
         return self._is(lambda value: value >= threshold)
@@ -113,18 +119,6 @@ class _Stream:
 
     def _items(self) -> Iterable[tuple[Group, Values]]:
         return self.groups.items()
-
-    def _with(self, other: _Stream, operation: Callable[[float, float], float]) -> _Stream:
-        return _Stream(
-            {
-                group: [
-                    None if one is None or two is None else operation(one, two)
-                    for one, two in zip(values, other.groups[group], strict=True)
-                ]
-                for group, values in self._items()
-                if group in other.groups
-            }
-        )
 
     def _is(self, holds: Callable[[float], bool]) -> _Condition:
         return _Condition(

@@ -14,15 +14,25 @@ from typing import NamedTuple
 import pytest
 
 from exporter.appstore.payloads.metrics import parse_metrics
-from exporter.assets.alerts import RUNBOOK, alerts
-from exporter.assets.collector_alerts import collector_alerts
+from exporter.assets.alerts import Pace, alerts
 from exporter.assets.dashboards import dashboards
-from exporter.assets.model import Alert, Chart, Dashboard, Instrument, Query, Series, Wishes, fits
-from exporter.assets.rendering import rendered
+from exporter.assets.model import (
+    RUNBOOK,
+    Alert,
+    Chart,
+    Dashboard,
+    Instrument,
+    Query,
+    Series,
+    Wishes,
+    fits,
+)
+from exporter.assets.rendering import rendered, wanted
 from exporter.convert import catalogue
 from exporter.convert.insights import convert_insights
 from exporter.convert.metrics import Selection, convert
 from exporter.demo import minutes_of_a_day
+from exporter.errors import ConfigError
 from exporter.sandbox.store import Store
 from exporter.sandbox.tables import APPS, METRICS
 
@@ -52,27 +62,23 @@ ALERTS = [
     "PointsRejected",
     "EventsRejected",
     "OutboxNotEmptying",
-]
-OF_THE_COLLECTOR = [
-    "CollectorRefusesPoints",
-    "CollectorCannotSendPoints",
-    "CollectorRefusesEvents",
-    "CollectorCannotSendEvents",
+    "CollectorCannotSend",
     "CollectorQueueFilling",
 ]
+# A breakdown belongs to a metric whose parts the Organizer shows; the flag says of the newest version what
+# its band says beside those of the others.
 NOT_SHOWN = {
-    # A breakdown belongs to a metric whose parts the Organizer shows: battery and terminations.
     f"{metric.name}.breakdown"
     for metric in catalogue.APPLE_METRICS
     if metric.category not in ("BATTERY", "TERMINATION")
-}
+} | {f"{metric.name}.poor" for metric in catalogue.APPLE_METRICS}
 WORDS_OF_BACKENDS = (
     *("datadog", "splunk", "signalfx", "signalflow", "grafana", "prometheus", "promql", "terraform"),
     *("monitor", "detector", "facet", "widget", "panel"),
 )
 INSTRUMENTS: dict[str, Instrument] = {"gauge": "gauge", "counter": "counter", "histogram": "histogram"}
 OF_APPLE = {"device", "device_name", "platform", "version", "percentile", "build"}
-DAYS = (10.0, 101.0)  # of a release that regresses, and of one that does not
+DAYS = (2.0, 101.0)  # of a release that regresses, and of one that does not
 
 
 class Point(NamedTuple):
@@ -91,15 +97,16 @@ def charts() -> Iterator[tuple[Dashboard, Chart]]:
 
 
 def queries_of(alert: Alert) -> list[Query]:
-    asked = (alert.query, alert.times, alert.over, alert.worst, alert.change)
+    asked = (alert.query, alert.over, alert.worst, alert.change)
     return [query for query in asked if query is not None]
 
 
 def all_queries() -> Iterator[Query]:
+    """Those on what the exporter sends: on what the Collector says of itself, its own page decides."""
     for _, chart in charts():
-        yield from chart.queries
+        yield from () if chart.of_collector else chart.queries
     for alert in alerts():
-        yield from queries_of(alert)
+        yield from () if alert.about == "collector" else queries_of(alert)
 
 
 @cache
@@ -112,7 +119,7 @@ def bears() -> dict[str, set[str]]:
             known[f"{metric.name}.{companion.suffix}"] = OF_APPLE | resource | set(companion.attributes)
     for fixed in (*catalogue.INSIGHT_METRICS, *catalogue.DIAGNOSTIC_METRICS):
         known[fixed.name] = resource | set(fixed.attributes)
-    own = {catalogue.OWN_ACCOUNTS}
+    own = {catalogue.OWN_ACCOUNTS, "deployment.environment.name"}
     return known | {fixed.name: own | set(fixed.attributes) for fixed in catalogue.OWN_METRICS}
 
 
@@ -165,19 +172,13 @@ def asked(query: Query, day: float) -> dict[tuple[str, ...], float]:
 def firing(alert: Alert, day: float) -> set[tuple[str, ...]]:
     """The groups for which the condition holds on that day."""
     value = asked(alert.query, day)
-    for factor in filter(None, (alert.times,)):
-        other = asked(factor, day)
-        value = {group: number * other[group] for group, number in value.items() if group in other}
-    for divisor in filter(None, (alert.over,)):
-        other = asked(divisor, day)
-        value = {group: number / other[group] for group, number in value.items() if group in other}
+    assert alert.over is None
     return {group for group, number in value.items() if number >= alert.threshold}
 
 
 def test_ids_of_alerts_stay() -> None:
     """Links to the runbook and users' configurations name them: an id may come, none may go or change."""
     assert [alert.id for alert in alerts()] == ALERTS
-    assert [alert.id for alert in collector_alerts()] == OF_THE_COLLECTOR
 
 
 def test_ids_of_dashboards_stay() -> None:
@@ -202,6 +203,35 @@ def test_every_metric_is_shown() -> None:
     """Each metric of the catalogue is in a chart, or is absent on purpose."""
     shown = {query.metric.name for _, chart in charts() for query in chart.queries}
     assert set(bears()) - shown == NOT_SHOWN
+
+
+def test_apps_platforms_and_families_never_share_a_line() -> None:
+    """Each chart about apps groups by service and version, and by device unless it is about none or compares
+    them: with all of them chosen, as at the beginning, no number stands for two.
+    """
+    for board, chart in charts():
+        if board.id == "exporter" or chart.title == "Regressions that Apple reports":
+            continue
+        for query in chart.queries:
+            assert {"service.name", "version"} <= set(query.by), (board.id, chart.title)
+            flags = query.metric.unit == "{flag}"  # of several families the worst is meant
+            alike = flags or "device" in (*query.by, *chart.without)
+            assert alike or chart.title in ("Hangs", "Slow launches", "Disk writes"), chart.title
+
+
+def test_only_colours_of_a_column_that_has_bands() -> None:
+    """A colour judges; what has no judgement of ours or Apple's has none."""
+    for _, chart in charts():
+        for query in chart.queries:
+            judged = query.metric.unit in ("{flag}", "{band}", "{insight}")
+            assert not query.bands or judged, (chart.title, query.metric.name)
+
+
+def test_charts_of_the_collector_have_no_filter() -> None:
+    """What it says of itself bears neither account nor environment."""
+    for board, chart in charts():
+        if chart.of_collector:
+            assert {each.attribute for each in board.filters} == set(chart.without)
 
 
 def test_every_event_is_shown() -> None:
@@ -237,7 +267,7 @@ def test_filters_of_a_dashboard_apply_to_each_of_its_charts() -> None:
     for board, chart in charts():
         applied = {each.attribute for each in board.filters} - set(chart.without)
         assert set(chart.without) <= {each.attribute for each in board.filters}, chart.title
-        for query in chart.queries:
+        for query in () if chart.of_collector else chart.queries:
             assert applied <= bears()[query.metric.name], (board.id, chart.title)
         if chart.events:
             known = of_events[chart.events.name] | set(catalogue.RESOURCE_ATTRIBUTES)
@@ -292,19 +322,46 @@ def test_texts_are_sentences() -> None:
 
 
 def test_pages_that_alerts_point_to_exist() -> None:
-    """`look` begins with the page's name, or with the exporter's log."""
-    pages = ("Release health", "Metric by device", "Diagnostics", "The exporter itself", "The exporter's log")
-    assert {board.title.removeprefix("App Store: ").capitalize() for board in dashboards()} == set(pages[:4])
+    """`look` begins with the page's name, or with a log."""
+    pages = ("Release health", "Metric by device", "Diagnostics", "The exporter itself")
+    logs = ("The exporter's log", "The Collector's log")
+    assert {board.title.removeprefix("App Store: ").capitalize() for board in dashboards()} == set(pages)
     for alert in alerts():
-        assert alert.look.startswith(pages), alert.id
+        assert alert.look.startswith(pages + logs), alert.id
 
 
-def test_a_threshold_is_chosen_under_the_id_of_its_alert() -> None:
-    """`alerts.thresholds` has one name for each; flags and Apple's bands have none."""
+def test_thresholds_that_users_choose_have_a_limit() -> None:
+    """Flags and what Apple judges have no threshold to choose; others one that can be reached."""
     for alert in alerts():
-        assert alert.setting in ("", alert.id)
         assert alert.threshold > 0
-    assert not [alert.id for alert in alerts() if alert.setting and alert.query.metric.unit == "{flag}"]
+        assert alert.highest is None or alert.threshold < alert.highest, alert.id
+        judged = alert.query.metric.unit == "{flag}" or alert.id == "HighImpactRegression"
+        assert not (judged and alert.highest), alert.id
+
+
+def test_wishes_are_in_the_alerts_that_a_renderer_gets() -> None:
+    """What is off is not there, a chosen threshold is, and all else is as it was."""
+    wishes = Wishes(thresholds={"NewHeavyProblem": 0.25}, off=("DataStale", "HangRatePoor"))
+    found = wanted(alerts(), wishes)
+    assert [one for one in found if one not in alerts()] == [
+        replace(one, threshold=0.25) for one in alerts() if one.id == "NewHeavyProblem"
+    ]
+    assert {one.id for one in alerts()} - {one.id for one in found} == {"DataStale", "HangRatePoor"}
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), float("inf"), float("-inf")])
+def test_a_threshold_that_is_no_number_is_refused(threshold: float) -> None:
+    """The error says which, and what it is unless set."""
+    with pytest.raises(ConfigError) as caught:
+        wanted(alerts(), Wishes(thresholds={"NewHeavyProblem": threshold}))
+    assert caught.value.where == "alerts.thresholds.NewHeavyProblem"
+    assert "unless set it is 0.5" in str(caught.value)
+
+
+def test_silence_ends_nothing_about_an_app_for_days() -> None:
+    """A day without Apple's data is no recovery; of the exporter an hour tells, or its rare heartbeats."""
+    found = {alert.id: alert.held for alert in alerts(Pace(heartbeat=3600.0))}
+    assert (found["LaunchTimeRegressed"], found["DataStale"], found["PollsFailing"]) == (4320, 185, 60)
 
 
 def test_counters_have_a_window_and_gauges_stay() -> None:
@@ -313,6 +370,7 @@ def test_counters_have_a_window_and_gauges_stay() -> None:
         assert (alert.window is not None) == (alert.query.metric.instrument == "counter"), alert.id
         if alert.window is None:
             assert alert.minutes >= 15, alert.id
+            assert alert.held >= alert.minutes, alert.id
 
 
 def test_alerts_about_apps_are_one_for_each_version() -> None:
@@ -331,14 +389,14 @@ def test_each_alert_about_an_app_names_numbers_or_is_one() -> None:
     for alert in alerts():
         if alert.query.metric.unit in ("{flag}", "{band}"):
             assert alert.worst is not None, alert.id
-        if alert.query.metric.unit == "{flag}":
-            assert alert.change is not None, alert.id
+        assert (alert.change is not None) == alert.id.endswith("Regressed"), alert.id
+        assert alert.worst_by_change == alert.id.endswith("Regressed"), alert.id
 
 
 def given(metric: str, companion: str) -> bool:
     """Whether the sandbox gives a metric what the companion is made of: not every metric has a goal."""
     (kind,) = [kind for kind in METRICS if catalogue.metric_name(kind.category, kind.identifier) == metric]
-    if companion in ("goal", "goal_ratio", "goal_band"):
+    if companion in ("goal", "goal_ratio", "goal_band", "poor"):
         return kind.bands is not None
     return bool(kind.subsystems) if companion == "breakdown" else True
 
@@ -374,6 +432,13 @@ def test_the_regression_of_the_sandbox_fires_once() -> None:
     assert fired("Regressed", [10.0])["LaunchTimeRegressed"] == {release}
 
 
+def test_what_apple_calls_high_impact_fires_while_it_does() -> None:
+    """Disk writes more than double in the first week of that release; then Apple withdraws the insight."""
+    release = ("com.example.harbour", "production", "iOS", "7.40.0", "appstore.disk.writes")
+    assert fired("HighImpactRegression", [2.0])["HighImpactRegression"] == {release}
+    assert fired("HighImpactRegression", [10.0]) == {}
+
+
 def test_the_next_release_ends_it() -> None:
     """Some days after the version that follows, nothing says any more that launches got worse."""
     assert "LaunchTimeRegressed" not in fired("Regressed", [24.0])
@@ -397,12 +462,14 @@ def test_only_the_newest_version_is_poor() -> None:
 
 def test_data_is_stale_after_two_polls() -> None:
     """A schedule of once a day must not be called stale in the evening."""
-    of_default, of_daily = (
-        {alert.id: alert for alert in alerts(float(seconds))} for seconds in (6 * 3600, 24 * 3600)
+    of_default, of_working_days = (
+        {alert.id: alert for alert in alerts(pace)}
+        for pace in (Pace(), Pace(poll=72 * 3600, two_polls=96 * 3600))
     )
     assert of_default["DataStale"].threshold == 13 * 3600
-    assert of_daily["DataStale"].threshold == 49 * 3600
-    assert (of_default["PollsFailing"].window, of_daily["PollsFailing"].window) == (13 * 60, 49 * 60)
+    assert of_working_days["DataStale"].threshold == 97 * 3600
+    assert (of_default["PollsFailing"].window, of_working_days["PollsFailing"].window) == (13 * 60, 97 * 60)
+    assert of_working_days["CredentialsRefused"].window == 73 * 60
 
 
 @pytest.mark.parametrize(
@@ -419,7 +486,7 @@ def test_a_longer_heartbeat_gives_an_alert_more_time(
     heartbeat: float, steady: int, silent: int, outbox: int
 ) -> None:
     """Three beats and some slack before anything fires, six before silence counts."""
-    found = {alert.id: alert for alert in alerts(6 * 3600.0, heartbeat)}
+    found = {alert.id: alert for alert in alerts(Pace(heartbeat=heartbeat)) if alert.about != "collector"}
     gauges = [one for one in found.values() if one.window is None and one.id != "OutboxNotEmptying"]
     assert {one.minutes for one in gauges} == {steady}
     assert found["DataStale"].missing == silent
@@ -430,22 +497,26 @@ def test_a_longer_heartbeat_gives_an_alert_more_time(
 def test_new_problems_are_one_alert_for_a_type() -> None:
     """It goes by the share, whose scale is the same in each account, and not by single signatures."""
     (alert,) = [one for one in alerts() if one.id == "NewHeavyProblem"]
-    assert (alert.query.metric.unit, alert.times, alert.threshold) == ("1", None, 0.5)
+    assert (alert.query.metric.unit, alert.threshold) == ("1", 0.5)
     assert alert.query.by[4:] == ("diagnostic_type",)
 
 
 def test_each_exporter_is_told_apart() -> None:
-    """What is said of an exporter and of no account of it is grouped by the accounts that it has."""
+    """What is said of an exporter and of no account of it is grouped by the accounts that it has; two of
+    them may have accounts of one name in two environments.
+    """
     for alert in alerts():
         if alert.about == "pipeline":
-            assert alert.query.by in (("account",), (catalogue.OWN_ACCOUNTS,)), alert.id
+            environment, account = alert.query.by
+            assert environment == "deployment.environment.name", alert.id
+            assert account in ("account", catalogue.OWN_ACCOUNTS), alert.id
 
 
 def test_every_alert_is_in_the_runbook() -> None:
     """The link in a message, the id in lower case behind #, leads to a place of the page."""
     page = (ROOT / "docs" / "alerts.md").read_text(encoding="utf-8")
     assert (ROOT / RUNBOOK).is_file()
-    for alert in (*alerts(), *collector_alerts()):
+    for alert in alerts():
         heading, anchor = f"\n### {alert.id}\n", f'<a id="{alert.id.lower()}"></a>'
         assert (heading in page) + (anchor in page) == 1, alert.id
         first = re.sub(r"docs/(\w+\.md)", r"[\1](\1)", alert.first)
@@ -455,7 +526,7 @@ def test_every_alert_is_in_the_runbook() -> None:
 def test_files_are_placed_by_backend() -> None:
     """What a renderer calls `alerts/x.json` stands under the backend's name, in order."""
     files = {"dashboards/b.json": "2\n", "alerts/sub/a.json": "1\n"}
-    placed = rendered("splunk", lambda _boards, _alerts, _wishes: files, Wishes(), 1.0, 1.0)
+    placed = rendered("splunk", lambda _boards, _alerts, _wishes: files, Wishes(), Pace())
     assert list(placed.items()) == [
         ("alerts/splunk/sub/a.json", "1\n"),
         ("dashboards/splunk/b.json", "2\n"),
@@ -466,4 +537,4 @@ def test_files_are_placed_by_backend() -> None:
 def test_a_file_elsewhere_is_refused(path: str) -> None:
     """Nothing is written outside the two folders."""
     with pytest.raises(ValueError, match="neither a dashboard nor an alert"):
-        rendered("splunk", lambda _boards, _alerts, _wishes: {path: "x\n"}, Wishes(), 1.0, 1.0)
+        rendered("splunk", lambda _boards, _alerts, _wishes: {path: "x\n"}, Wishes(), Pace())

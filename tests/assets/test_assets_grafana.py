@@ -24,8 +24,8 @@ from grafana_foundation_sdk.models.dashboard import Dashboard as GrafanaDashboar
 from exporter.assets import grafana
 from exporter.assets.alerts import alerts
 from exporter.assets.dashboards import dashboards
-from exporter.assets.model import SERVICE, Chart, Wishes, of_apple
-from exporter.convert.catalogue import APPLE_METRICS, COMPANIONS, VALUE
+from exporter.assets.model import SERVICE, Chart, Filter, Query, Wishes, of_apple
+from exporter.convert.catalogue import APPLE_METRICS, COMPANIONS, DELTA, GOAL_RATIO, VALUE
 from exporter.errors import ConfigError
 from tests.assets.promql_series import asked, of_a_build
 from tests.assets.test_assets_prometheus import HOSTILE
@@ -36,6 +36,7 @@ PROVISIONING = "dashboards/provisioning.yaml"
 # @grafana/data knows more; these are those that we use.
 UNITS = {"s", "decbytes", "percent", "percentunit", "short", "suffix: ×"}
 OF_APPLE = {of_apple(metric, one).name for metric in APPLE_METRICS for one in (VALUE, *COMPANIONS)}
+NAMED = {"good": "green", "fair": "yellow", "poor": "red"}
 Json = dict[str, Any]
 
 
@@ -156,23 +157,101 @@ def test_filters_narrow_each_query() -> None:
                 assert set(re.findall(r'=~"\$(\w+)"', target["expr"])) == wanted, chart.title
 
 
+def columns(chart: Chart, panel: Json) -> Iterator[tuple[Query, Json]]:
+    """Each query of a table beside what is said of its column: property → value."""
+    for query, override in zip(chart.queries, panel["fieldConfig"]["overrides"], strict=True):
+        properties = {one["id"]: one["value"] for one in override["properties"]}
+        assert override["matcher"]["id"] == "byName"
+        yield query, {**properties, "title": override["matcher"]["options"]}
+
+
+def colours(thresholds: Json) -> list[tuple[float | None, str]]:
+    return [(step["value"], step["color"]) for step in thresholds["steps"]]
+
+
 def test_each_chart_is_drawn_as_its_kind() -> None:
-    """A panel's type, width and colours are those of its chart; what is shown now is asked for once."""
+    """A panel's type and width are those of its chart; what is shown now is asked for once."""
     types = {"lines": "timeseries", "bars": "timeseries", "number": "stat", "table": "table", "top": "table"}
     for chart, panel in described():
         assert panel["type"] == types.get(chart.kind, "text")
         assert panel["gridPos"]["w"] == 2 * chart.width
         if panel["type"] == "text":
             continue
-        steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
-        assert [step["value"] for step in steps] == [None, *(value for value, _ in chart.bands)]
         assert {target["range"] for target in panel["targets"]} == {chart.kind in ("lines", "bars")}
-        if panel["type"] == "table":
-            renamed = panel["transformations"][1]["options"]["renameByName"]
-            assert list(renamed.values()) == [query.label or query.metric.name for query in chart.queries]
         if chart.kind == "top":
             assert all(target["expr"].startswith("topk(10, ") for target in panel["targets"])
-            assert panel["options"]["sortBy"][0]["desc"]
+
+
+def test_a_table_has_a_row_for_each_group_and_a_column_for_each_query() -> None:
+    """All is merged by what it is grouped by, which comes first, and each column has a title of its own."""
+    tables = [(chart, panel) for chart, panel in described() if panel["type"] == "table"]
+    assert len(tables) > 20
+    for chart, panel in tables:
+        assert len({query.by for query in chart.queries}) == 1  # else there would be more than a row a group
+        merge, organize = panel["transformations"]
+        assert merge["id"] == "merge"
+        labels = [name.replace(".", "_") for name in chart.queries[0].by]
+        titles = [column["title"] for _, column in columns(chart, panel)]
+        assert len(set(titles)) == len(titles)
+        assert list(organize["options"]["renameByName"].values()) == titles
+        order = sorted(organize["options"]["indexByName"].items(), key=lambda one: one[1])
+        assert [name for name, _ in order] == [*labels, *organize["options"]["renameByName"]]
+        for title, query in zip(titles, chart.queries, strict=True):
+            assert title.startswith(query.label)
+
+
+def test_the_newest_version_stands_first() -> None:
+    """A table begins with the newest version, and there with the highest; a `top` with the highest."""
+    for chart, panel in described():
+        if panel["type"] == "table":
+            by = [one["displayName"] for one in panel["options"]["sortBy"]]
+            (_, first), *_ = columns(chart, panel)
+            assert by == [*(["version"] if chart.kind == "table" else []), first["title"]]
+            assert all(one["desc"] for one in panel["options"]["sortBy"])
+
+
+def test_a_column_has_its_own_colours_or_none() -> None:
+    """A cell is coloured where its column has bands, from the bound on; without a value it is plain."""
+    seen = set()
+    for chart, panel in described():
+        defaults = panel.get("fieldConfig", {}).get("defaults", {}).get("thresholds")
+        if chart.kind == "number":
+            assert colours(defaults)[1:] == [(bound, NAMED[name]) for bound, name in chart.queries[0].bands]
+        elif defaults:
+            assert colours(defaults) == [(None, "transparent")]
+        for query, column in columns(chart, panel) if panel["type"] == "table" else ():
+            seen.add(bool(query.bands))
+            if not query.bands:
+                assert column.keys() == {"title", "unit"}
+                continue
+            assert column["custom.cellOptions"] == {"type": "color-background"}
+            bands = [(bound, NAMED[name]) for bound, name in query.bands]
+            assert colours(column["thresholds"]) == [(None, "transparent"), *bands]
+    assert seen == {True, False}
+
+
+def test_a_legend_begins_with_what_tells_most() -> None:
+    """What is measured, the version and the device come before what all lines have in common."""
+    legends = {
+        (chart.title, target["refId"]): target["legendFormat"]
+        for chart, panel in described()
+        if panel["type"] == "timeseries"
+        for target in panel["targets"]
+    }
+    assert legends["By version", "A"] == "{{version}} {{device}} {{platform}} {{service_name}}"
+    assert legends["Age of the data", "A"] == "{{app}} {{account}}"
+    assert legends["Queue", "B"] == "fits {{exporter}} {{data_type}} {{instance}}"
+    assert legends["Points", "A"] == "sent"
+
+
+def test_what_the_collector_says_of_itself_is_drawn() -> None:
+    """Its queue and what it could not send have no app, no account and no environment to be chosen by."""
+    charts = [(chart, panel) for chart, panel in described() if chart.of_collector]
+    assert len(charts) == 2
+    for _, panel in charts:
+        for target in panel["targets"]:
+            assert "otelcol_exporter_" in target["expr"]
+            assert "{" not in target["expr"]
 
 
 def test_where_there_are_no_events_a_panel_says_where_they_are() -> None:
@@ -185,14 +264,42 @@ def test_where_there_are_no_events_a_panel_says_where_they_are() -> None:
             assert f"`{name}`" in panel["options"]["content"]
 
 
-def test_changes_are_percent_and_goals_times() -> None:
-    """A change of 0.598 is shown as 59.8 %, and a value of 1.2 times the goal as such."""
-    units = {
-        query.metric.name.rpartition(".")[2]: panel["fieldConfig"]["defaults"]["unit"]
-        for chart, panel in described()
-        for query in chart.queries
-    }
-    assert (units["delta"], units["goal_ratio"]) == ("percentunit", "suffix: ×")
+def test_each_column_has_its_own_unit() -> None:
+    """In a row: a value in its unit, a change of 0.598 as 59.8 %, the goal as 1.2 ×, a flag as a number."""
+    for metric, unit, header in (
+        ("appstore.launch.time", "s", "value"),
+        ("appstore.disk.writes", "decbytes", "value per day"),
+    ):
+        (panel,) = (
+            panel
+            for chart, panel in described()
+            if chart.title.startswith("Against") and chart.queries[0].metric.name == metric
+        )
+        shown = {
+            override["matcher"]["options"]: override["properties"][0]["value"]
+            for override in panel["fieldConfig"]["overrides"]
+        }
+        margin = header.replace("value", "error margin")
+        assert shown == {
+            header: unit,
+            margin: unit,
+            "change": "percentunit",
+            "regressed": "short",
+            "over the goal": "suffix: ×",
+            "band": "short",
+        }
+
+
+def test_a_unit_is_the_metrics_everywhere() -> None:
+    """Changes are percent and goals times in whatever panel they stand."""
+    for chart, panel in described():
+        for query, column in columns(chart, panel) if panel["type"] == "table" else ():
+            if query.metric.name.endswith(f".{DELTA.suffix}") and query.metric.unit == "1":
+                assert column["unit"] == "percentunit"
+            if query.metric.name.endswith(f".{GOAL_RATIO.suffix}"):
+                assert column["unit"] == "suffix: ×"
+            if query.metric.unit == "%":
+                assert column["unit"] == "percent"
 
 
 def test_no_chart_mixes_single_builds_in() -> None:
@@ -274,13 +381,53 @@ def test_two_services_are_a_choice() -> None:
                 assert variable["query"]["query"] == f"{query}, service_name)"
 
 
+def variables_of(board: Json) -> dict[str, Json]:
+    return {variable["name"]: variable for variable in board["templating"]["list"]}
+
+
 def test_a_dashboard_begins_with_its_filters() -> None:
-    """A filter's default is chosen at first: a family of devices, else all."""
+    """At first all are chosen that a filter's default takes: of a pattern those that fit it, else any."""
+    begins = {}
     for dashboard in dashboards():
-        variables = {one["name"]: one for one in boards()[dashboard.id]["templating"]["list"]}
+        variables = variables_of(boards()[dashboard.id])
         for one in dashboard.filters:
-            chosen = variables[one.label]["current"]
-            assert chosen["value"] == ("$__all" if one.default == "*" else one.default)
+            begins[one.default] = variables[one.label]
+            assert variables[one.label]["current"]["value"] == "$__all"
+            assert variables[one.label]["current"]["text"] == "All"
+    assert begins.keys() == {"*", "all_*"}
+    assert begins["*"]["allValue"] == ".*"
+    assert "description" not in begins["*"]
+    assert "begins with all_" in begins["all_*"]["description"]
+
+
+def test_all_devices_are_all_families() -> None:
+    """Where families are compared, "all" is each of them and no model, of whatever platform an app is."""
+    devices = variables_of(boards()["release-health"])["device"]
+    (one,) = asked(f'm{{device=~"{devices["allValue"]}"}}')
+    (matcher,) = one.matchers
+    for family in ("all_iphones", "all_ipads", "all_macs", "all_watches"):
+        assert re.fullmatch(matcher.value, family)
+    for other in ("iPhone14,2", "", "overall_x"):
+        assert not re.fullmatch(matcher.value, other)
+    assert variables_of(boards()["diagnostics"])["device"]["allValue"] == ".*"
+
+
+def test_a_filter_may_begin_with_one_value() -> None:
+    """A default that is no pattern is that value, and "all" is any."""
+    board = replace(dashboards()[0], filters=(Filter(SERVICE, "service", "com.example.a"),))
+    (text, _) = grafana.files([board], alerts(), Wishes()).values()
+    chosen = variables_of(json.loads(text))["service"]
+    assert chosen["current"] == {"selected": True, "text": "com.example.a", "value": "com.example.a"}
+    assert chosen["allValue"] == ".*"
+
+
+def test_a_wish_for_apps_does_not_hide_the_exporter() -> None:
+    """The exporter has a service and an environment of its own: its page offers all there are."""
+    wishes = Wishes(services=("com.example.a",), environments=("staging",))
+    assert boards(wishes)["exporter"] == boards()["exporter"]
+    others = variables_of(boards(wishes)["release-health"])
+    assert others["environment"]["allValue"] == "staging"
+    assert 'deployment_environment_name=~"staging"' in others["version"]["query"]["query"]
 
 
 def test_a_dashboard_without_services_has_no_variable_for_them() -> None:

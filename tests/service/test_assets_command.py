@@ -9,8 +9,9 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from exporter.asset_files import between_polls, wishes
+from exporter.asset_files import pace_of, wishes
 from exporter.assets import BACKENDS
+from exporter.assets.alerts import Pace
 from exporter.assets.dashboards import dashboards
 from exporter.assets.model import Wishes
 from exporter.assets.rendering import render
@@ -45,7 +46,7 @@ def test_files_are_written_without_an_account(tmp_path: Path, backend: str) -> N
     written = found(tmp_path / "new" / "folder")
     assert written == render(backend, Wishes())
     assert all(path.split("/")[1] == backend for path in written)
-    for kind, count in (("dashboards", 4), ("alerts", 36 if backend == "prometheus" else 31)):
+    for kind, count in (("dashboards", 4), ("alerts", 33 if backend == "prometheus" else 31)):
         said = f"{count} {kind} in {tmp_path / 'new' / 'folder' / kind / backend}\n"
         assert (said in result.output) == any(path.startswith(f"{kind}/") for path in written)
 
@@ -87,7 +88,7 @@ def test_the_configuration_decides(tmp_path: Path) -> None:
         "  services: [shop-ios]\n"
         "  notify: '@slack-mobile'\n"
         "  disabled: [KeyHourUsedUp]\n"
-        "  thresholds: {HighImpactRegression: 150}\n"
+        "  thresholds: {NewHeavyProblem: 0.75}\n"
         "  runbook: https://wiki.example.com/alerts\n",
         encoding="utf-8",
     )
@@ -99,7 +100,7 @@ def test_the_configuration_decides(tmp_path: Path) -> None:
     regressed = written["alerts/datadog/LaunchTimeRegressed.json"]
     for part in ("shop-ios", "@slack-mobile", "https://wiki.example.com/alerts#launchtimeregressed"):
         assert part in regressed
-    assert ">= 150" in written["alerts/datadog/HighImpactRegression.json"]
+    assert ">= 75" in written["alerts/datadog/NewHeavyProblem.json"]  # per cent
 
 
 def test_what_an_earlier_configuration_left_is_named(tmp_path: Path) -> None:
@@ -141,7 +142,7 @@ def test_what_an_earlier_configuration_left_is_named(tmp_path: Path) -> None:
         (
             ("prometheus", "--out", "out"),
             {"PERFPOWER__ALERTS__THRESHOLDS": "{NewHeavyProblem: 20}"},
-            "must be at most 1 for NewHeavyProblem, which is a share: 0.5 unless set",
+            "must be at most 1 for NewHeavyProblem; unless set it is 0.5",
         ),
         (
             ("prometheus", "--out", "out"),
@@ -194,7 +195,7 @@ def test_any_heartbeat_has_alerts(tmp_path: Path, backend: str, heartbeat: str) 
     result = run(backend, "--out", tmp_path, PERFPOWER__SCHEDULE__HEARTBEAT=heartbeat)
     assert result.exit_code == 0, result.output
     seconds = {"1s": 1.0, "4m": 240.0, "1h": 3600.0}[heartbeat]
-    assert found(tmp_path) == render(backend, Wishes(), heartbeat=seconds)
+    assert found(tmp_path) == render(backend, Wishes(), Pace(heartbeat=seconds))
 
 
 ACCOUNTS = """
@@ -239,21 +240,23 @@ def test_what_no_account_has_is_a_warning(
 
 
 @pytest.mark.parametrize(
-    ("poll", "seconds"),
+    ("poll", "one", "two"),
     [
-        ("17 */6 * * *", 6 * HOUR),
-        ("0 3 * * *", 24 * HOUR),
-        ("*/30 9-17 * * mon-fri", 63.5 * HOUR),
-        ("* * * * mon-fri", 48 * HOUR + 60),
-        ("0 6 1 * *", 31 * 24 * HOUR),
-        ("0 0 29 feb *", (4 * 365 + 1) * 24 * HOUR),
-        ("* * * * *", 60),
+        ("17 */6 * * *", 6 * HOUR, 12 * HOUR),
+        ("0 3 * * *", 24 * HOUR, 48 * HOUR),
+        ("0 9 * * mon-fri", 72 * HOUR, 96 * HOUR),
+        ("*/30 9-17 * * mon-fri", 63.5 * HOUR, 64 * HOUR),
+        ("* * * * mon-fri", 48 * HOUR + 60, 48 * HOUR + 120),
+        ("0 6 1 * *", 31 * 24 * HOUR, 62 * 24 * HOUR),
+        ("0 0 29 feb *", (4 * 365 + 1) * 24 * HOUR, 2 * (4 * 365 + 1) * 24 * HOUR),
+        ("* * * * *", 60, 120),
     ],
 )
-def test_the_longest_time_between_polls(poll: str, seconds: float) -> None:
-    """Nights, weekends and long months count; of jitter what the hour on top of two polls does not hold."""
-    assert between_polls(Schedule(poll=poll, jitter=300.0)) == seconds
-    assert between_polls(Schedule(poll=poll, jitter=3 * HOUR)) == seconds + 2.5 * HOUR
+def test_the_pace_of_a_schedule(poll: str, one: float, two: float) -> None:
+    """Nights, weekends and long months count, once; of jitter what the hour on top does not hold."""
+    assert pace_of(Schedule(poll=poll, jitter=300.0, heartbeat=90.0)) == (one, two, 90.0)
+    late = 2.5 * HOUR
+    assert pace_of(Schedule(poll=poll, jitter=3 * HOUR, heartbeat=90.0)) == (one + late, two + late, 90.0)
 
 
 def test_what_is_not_chosen_is_everything() -> None:

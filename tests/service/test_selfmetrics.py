@@ -17,11 +17,12 @@ from exporter.otlp.http_sink import HttpSink
 from exporter.otlp.local_sinks import ConsoleSink, FileSink
 from exporter.report import CycleReport
 from exporter.sandbox import OtlpReceiver, Point
-from exporter.selfmetrics import SelfMetrics
+from exporter.selfmetrics import Observe, SelfMetrics
 from exporter.settings import Otlp
 from tests.service.service_world import OWN
 from tests.service.test_sink_grpc import grpc_server, yes
 
+ACCOUNTS = {"games": "staging", "main": "production"}
 GAUGES = {
     metric.name.removeprefix(OWN): dict.fromkeys(metric.attributes, "a")
     for metric in OWN_METRICS
@@ -31,10 +32,8 @@ GAUGES = {
 
 @contextmanager
 def measuring(otlp: Otlp) -> Iterator[SelfMetrics]:
-    observe = {name: lambda of=of: [(1.5, dict(of))] for name, of in GAUGES.items()}
-    with closing(
-        SelfMetrics(open_sdk_exporter(otlp), 3600, observe, {"games": "staging", "main": "production"})
-    ) as metrics:  # type: ignore[arg-type]
+    observe: dict[str, Observe] = {name: lambda of=of: [(1.5, dict(of))] for name, of in GAUGES.items()}  # type: ignore[misc]
+    with closing(SelfMetrics(open_sdk_exporter(otlp), 3600, observe, ACCOUNTS)) as metrics:
         yield metrics
 
 

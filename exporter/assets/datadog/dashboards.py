@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from exporter.assets.datadog.monitors import monitor
 from exporter.assets.datadog.queries import (
@@ -20,6 +20,7 @@ from exporter.assets.model import (
     ENVIRONMENT,
     SERVICE,
     Alert,
+    Bands,
     Chart,
     Dashboard,
     Events,
@@ -28,7 +29,7 @@ from exporter.assets.model import (
     Query,
     Wishes,
 )
-from exporter.convert.catalogue import RESOURCE_ATTRIBUTES
+from exporter.convert.catalogue import GOAL_RATIO, RESOURCE_ATTRIBUTES
 
 Json = dict[str, object]
 
@@ -50,9 +51,14 @@ _UNITS: dict[str, Json] = {
     "By": {"type": "canonical_unit", "unit_name": "byte"},
     "By/d": {"type": "canonical_unit", "unit_name": "byte", "per_unit_name": "day"},
     "%": {"type": "canonical_unit", "unit_name": "percent"},
+    "1": {
+        "type": "canonical_unit",
+        "unit_name": "fraction",
+    },  # 0.1 is shown as 10 % (integrations-core#15138)
     "s/h": {"type": "custom_unit_label", "label": "s/h"},  # Datadog refuses a time per time
     "{termination}/d": {"type": "custom_unit_label", "label": "a day"},
 }
+_TIMES: Json = {"type": "custom_unit_label", "label": "×"}
 _NO_PERCENTILES = (
     "Here the average and the highest value: Datadog has percentiles only where they are switched on."
 )
@@ -78,7 +84,7 @@ def files(dashboards: Sequence[Dashboard], alerts: Sequence[Alert], wishes: Wish
     Raises:
         ConfigError: a wish that cannot be said in Datadog's language.
     """
-    wanted = [alert for alert in alerts if alert.id not in wishes.off]
+    watched = [alert for alert in alerts if alert.about != "collector"]  # whose page is not in Datadog
     contents = {
         **{f"dashboards/{board.id}.json": _dashboard(board, wishes) for board in dashboards},
         **{
@@ -86,8 +92,8 @@ def files(dashboards: Sequence[Dashboard], alerts: Sequence[Alert], wishes: Wish
             for board in dashboards
             if _distributions(board)
         },
-        **{f"alerts/{alert.id}.json": monitor(alert, wishes) for alert in wanted},
-        "dashboards/main.tf.json": _module(dashboards, wanted),
+        **{f"alerts/{alert.id}.json": monitor(alert, wishes) for alert in watched},
+        "dashboards/main.tf.json": _module(dashboards, watched),
     }
     return {path: _text(content) for path, content in sorted(contents.items())}
 
@@ -103,7 +109,8 @@ def _dashboard(board: Dashboard, wishes: Wishes, *, percentiles: bool = False) -
     groups: list[Json] = []
     top = 0
     for section in board.sections:
-        widgets, height = _laid_out(section.charts, board.filters, percentiles)
+        charts = [chart for chart in section.charts if not chart.of_collector]
+        widgets, height = _laid_out(charts, board.filters, percentiles)
         group = {
             "type": "group",
             "layout_type": "ordered",
@@ -119,15 +126,20 @@ def _dashboard(board: Dashboard, wishes: Wishes, *, percentiles: bool = False) -
         "layout_type": "ordered",
         "reflow_type": "fixed",
         "default_timeframe": _OPENS_WITH,
-        "template_variables": [_variable(filter_, wishes) for filter_ in board.filters],
+        "template_variables": [_variable(filter_, _chosen(board, wishes)) for filter_ in board.filters],
         "widgets": groups,
     }
 
 
-def _variable(filter_: Filter, wishes: Wishes) -> Json:
+def _chosen(board: Dashboard, wishes: Wishes) -> dict[str, tuple[str, ...]]:
+    """Of apps only: the exporter's own environment is those of all its accounts, joined to one name."""
+    about_apps = any(filter_.attribute == SERVICE for filter_ in board.filters)
+    return {SERVICE: wishes.services, ENVIRONMENT: wishes.environments} if about_apps else {}
+
+
+def _variable(filter_: Filter, chosen: Mapping[str, tuple[str, ...]]) -> Json:
     key = key_of(filter_.attribute)
-    wished = {SERVICE: wishes.services, ENVIRONMENT: wishes.environments}.get(filter_.attribute, ())
-    values = [tag_of(key, value).removeprefix(f"{key}:") for value in wished]
+    values = [tag_of(key, value).removeprefix(f"{key}:") for value in chosen.get(filter_.attribute, ())]
     return {
         "name": filter_.label,
         "prefix": key,
@@ -208,13 +220,13 @@ def _request(chart: Chart, variables: Sequence[str], percentiles: bool) -> Json:
 def _looks(chart: Chart) -> Json:
     """What a request has by its kind of chart."""
     if chart.kind == "number":
-        return {"conditional_formats": _colours(chart)}
+        return {"conditional_formats": _colours(chart.queries[0].bands)}
     highest = {"type": "formula", "index": 0, "order": "desc"}
     if chart.kind == "top":
         return {"sort": {"count": 10, "order_by": [highest]}}
     if chart.kind == "table":
         # As text, so 7.9.0 comes before 7.40.0: Datadog knows no order of versions.
-        by_text = {"type": "group", "name": key_of(chart.queries[0].by[-1]), "order": "desc"}
+        by_text = {"type": "group", "name": "version", "order": "desc"}
         return {"sort": {"count": 100, "order_by": [by_text, highest]}}
     return {"display_type": _DISPLAYS[chart.kind]}
 
@@ -223,11 +235,18 @@ def _formula(chart: Chart, query: Query, name: str, percentiles: bool) -> Json:
     formula: Json = {"formula": name}
     if label := _label(query, percentiles):
         formula["alias"] = label
-    if unit := _UNITS.get(query.metric.unit):
+    if unit := _unit(query):
         formula["number_format"] = {"unit": unit}
-    if chart.kind == "table" and chart.bands:
-        formula["conditional_formats"] = _colours(chart)
+    if chart.kind == "table" and query.bands:
+        formula["conditional_formats"] = _colours(query.bands)
     return formula
+
+
+def _unit(query: Query) -> Json | None:
+    """None if people read the number without one. How often the goal is no share, but times."""
+    if query.metric.name.endswith(f".{GOAL_RATIO.suffix}"):
+        return _TIMES
+    return _UNITS.get(query.metric.unit)
 
 
 def _label(query: Query, percentiles: bool) -> str:
@@ -236,11 +255,10 @@ def _label(query: Query, percentiles: bool) -> str:
     return query.label
 
 
-def _colours(chart: Chart) -> list[Json]:
+def _colours(bands: Bands) -> list[Json]:
     """The first that applies counts, so the highest comes first."""
     return [
-        {"comparator": ">=", "value": value, "palette": _PALETTES[name]}
-        for value, name in reversed(chart.bands)
+        {"comparator": ">=", "value": value, "palette": _PALETTES[name]} for value, name in reversed(bands)
     ]
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from typing import NamedTuple
 
-from exporter.assets.alerts import RUNBOOK
 from exporter.assets.datadog.queries import (
     KEYS,
     Term,
@@ -29,11 +27,10 @@ _HANDLE = re.compile(r"@[\w.+/@-]+", re.ASCII)
 _ADDRESS = re.compile(r"https?://[\w.~:/?&=%+,;-]+", re.ASCII)  # no @, which would notify somebody
 _SHOWN = 200  # characters of a wish in an error
 _PRIORITIES = {"critical": 1, "warning": 3, "info": 5}
-_WORDS = ("{flag}", "{band}")  # units of numbers that stand for a word, which the title has
+_FLAG = "{flag}"  # unit of a number that stands for a word, which the title has
 _HOUR = 3600
 _DAY = 24 * 60  # minutes
 _ARITHMETIC_DELAY = 60  # seconds, until all that is reckoned with has come (Datadog, metric monitors)
-_SILENCES = 4  # times its minutes may a series that fades be silent, as at a restart that takes long
 _ALIKE = ("version", "metric")  # spelled in logs as in tags; platform, device and signature are not
 
 
@@ -51,7 +48,7 @@ def monitor(alert: Alert, wishes: Wishes) -> Json:
     Raises:
         ConfigError: a wish that cannot be said in Datadog's language.
     """
-    threshold = _threshold(alert, wishes)
+    threshold = _threshold(alert)
     return {
         "name": f"App Store: {alert.title}{_of_which(alert)}",
         "type": "query alert",
@@ -64,13 +61,16 @@ def monitor(alert: Alert, wishes: Wishes) -> Json:
 
 
 def _options(alert: Alert, threshold: float) -> Json:
+    """With `default` a silent count is 0, and a silent gauge keeps its status until Datadog forgets the
+    group: after a day, and no option of metric monitors makes it longer.
+    """
     options: Json = {
         "thresholds": {"critical": threshold},
         "require_full_window": False,
         "include_tags": True,
         "notify_audit": False,
         "renotify_interval": 0,
-        "on_missing_data": "resolve" if alert.fades else "default",
+        "on_missing_data": "default",
     }
     if alert.query.by:  # Datadog refuses these two where there is one group only
         options["new_group_delay"] = alert.minutes * 60
@@ -79,18 +79,16 @@ def _options(alert: Alert, threshold: float) -> Json:
     if alert.missing is not None:
         options["on_missing_data"] = "show_and_notify_no_data"
         options |= {"renotify_interval": _DAY, "renotify_statuses": ["alert", "no data"]}
-    if alert.times is not None or alert.over is not None:
+    if alert.over is not None:
         options["evaluation_delay"] = _ARITHMETIC_DELAY
     return options
 
 
 def _groups(alert: Alert) -> tuple[str, ...]:
-    """What is judged by itself: the groups of the alert, and in them the devices where those are told apart.
-
-    Those make sub-groups of a notification. Not where all is one group.
+    """What is judged by itself: the groups of the alert, and in them each family of devices where the alert
+    is about families. Those make sub-groups of one notification.
     """
-    further = alert.worst.by if alert.worst and alert.query.by else ()
-    return (*alert.query.by, *(attribute for attribute in further if attribute == "device"))
+    return (*alert.query.by, *(attribute for attribute, _ in alert.query.where if attribute == "device"))
 
 
 def _of_which(alert: Alert) -> str:
@@ -103,24 +101,16 @@ def _variable_of(attribute: str) -> str:
     return f"{{{{{f'[{key}]' if '.' in key else key}.name}}}}"
 
 
-def _threshold(alert: Alert, wishes: Wishes) -> float:
+def _threshold(alert: Alert) -> float:
     """As it is told, which may be in another unit than in the configuration."""
-    threshold = wishes.thresholds.get(alert.id, alert.threshold)
     scale = _scale(alert)
-    told = float(Decimal(repr(threshold)) * scale.factor / scale.divisor)
-    if not math.isfinite(told):
-        raise ConfigError(
-            f"the threshold of {alert.id} is {threshold}",
-            remedy=f"Give a number; unless set it is {_number(alert.threshold)}.",
-            where=f"alerts.thresholds.{alert.id}",
-        )
-    return told
+    return float(Decimal(repr(alert.threshold)) * scale.factor / scale.divisor)
 
 
 def _scale(alert: Alert) -> _Scale:
     """Hours for what is long and percent for what is a share; the rest is told as it is measured."""
     unit = alert.query.metric.unit
-    if alert.times is None and (unit == "1" or alert.over is not None):
+    if unit == "1" or alert.over is not None:
         return _Scale(100, 1, " %")
     if unit == "s" and alert.threshold >= _HOUR:
         return _Scale(1, _HOUR, " h")
@@ -140,8 +130,7 @@ def _condition(alert: Alert, wishes: Wishes, threshold: float) -> str:
     if alert.window is not None:
         window = f"sum({_last(alert.window)})"
     else:
-        silence = alert.minutes * _SILENCES if alert.fades else alert.missing or 0
-        window = f"{_least(alert)}({_last(max(alert.minutes, silence))})"
+        window = f"{_least(alert)}({_last(max(alert.minutes, alert.missing or 0))})"
     return f"{window}:{_expression(alert, wishes)} {alert.compare} {_number(threshold)}"
 
 
@@ -164,8 +153,6 @@ def _expression(alert: Alert, wishes: Wishes) -> str:
         return query_text(replace(query, by=_groups(alert)), scope)
 
     text = said(alert.query)
-    if alert.times is not None:
-        text += f" * {said(alert.times)}"
     if alert.over is not None:
         text += f" / {said(alert.over)}"
     factor, divisor, _ = _scale(alert)
@@ -191,8 +178,7 @@ def _message(alert: Alert, wishes: Wishes) -> str:
         f"**What to do first.** {alert.first}",
         f"**Where to look.** {alert.look} The dashboards are in the list under `App Store:`.",
         *_to_paste(alert),
-        *_reckoned(alert),
-        f"**Runbook.** {_runbook(wishes)}#{alert.id.lower()}",
+        f"**Runbook.** {_page(alert, wishes)}",
         "{{/is_recovery}}",
         *handles,
     ]
@@ -200,20 +186,16 @@ def _message(alert: Alert, wishes: Wishes) -> str:
 
 
 def _numbers(alert: Alert) -> str:
-    """Nothing of a number that stands for a word: the title has the word."""
-    if alert.query.metric.unit in _WORDS:
+    """Nothing of a flag, and no threshold that nobody can choose: one is enough there."""
+    if alert.query.metric.unit == _FLAG:
         return ""
     unit = _scale(alert).unit
-    return f" The number is {{{{value}}}}{unit}; it counts from {{{{threshold}}}}{unit} on."
-
-
-def _reckoned(alert: Alert) -> Iterator[str]:
-    """Why a query multiplies and divides by the same."""
-    if alert.times is not None and alert.times == alert.over:
-        yield (
-            f"**Why the query is as it is.** Times and over `{alert.times.metric.name}` changes no number. It"
-            " leaves what has one: the newest version."
-        )
+    span = f" in the {_last(alert.window).replace('_', ' ')}" if alert.window else ""
+    number = f" The number is {{{{value}}}}{unit}{span}"
+    if alert.highest is None:
+        return f"{number}."
+    side = "more" if alert.compare == ">=" else "less"
+    return f"{number}; it counts if it is {{{{threshold}}}}{unit} or {side}."
 
 
 def _when(state: str, text: str) -> str:
@@ -222,17 +204,12 @@ def _when(state: str, text: str) -> str:
 
 def _to_paste(alert: Alert) -> Iterator[str]:
     """Queries of the group that fired: a message can show no number but the one that is watched."""
-    for heading, query in (("How far", _how_far(alert)), ("The worst", alert.worst)):
+    for heading, query in (("How far", alert.change), ("The worst", alert.worst)):
         if query is not None:
-            yield f"**{heading}.** In a notebook, {query.label}: `{_of_the_group(alert, query)}`"
+            about = query.label.capitalize()
+            yield f"**{heading}.** {about}, to paste into a notebook: `{_of_the_group(alert, query)}`"
     if alert.events is not None:
-        yield f"**The events.** In the log search: `{_search(alert, alert.events)}`"
-
-
-def _how_far(alert: Alert) -> Query | None:
-    if alert.change is None and alert.over is not None and alert.over == alert.times:
-        return replace(alert.over, by=_groups(alert), label="value over Apple's goal")
-    return alert.change
+        yield f"**The events.** To paste into the log search: `{_search(alert, alert.events)}`"
 
 
 def _search(alert: Alert, events: Events) -> str:
@@ -253,15 +230,14 @@ def _of_the_group(alert: Alert, query: Query) -> str:
     return f"top({text}, 10, 'last', 'desc')"
 
 
-def _runbook(wishes: Wishes) -> str:
-    address = wishes.runbook or RUNBOOK
-    if wishes.runbook and not _ADDRESS.fullmatch(address):
+def _page(alert: Alert, wishes: Wishes) -> str:
+    if wishes.runbook and not _ADDRESS.fullmatch(wishes.runbook):
         raise ConfigError(
-            f"{address[:_SHOWN]!r} is no address that can stand in a message",
+            f"{wishes.runbook[:_SHOWN]!r} is no address that can stand in a message",
             remedy="Give one that begins with https:// and has letters, digits and -._~:/?&=%+,; only.",
             where="alerts.runbook",
         )
-    return address
+    return alert.page(wishes)
 
 
 def _handles(alert: Alert, wishes: Wishes) -> list[str]:

@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from exporter.assets.model import ENVIRONMENT, FAMILIES, SERVICE, Alert, Query, Where, of_apple
-from exporter.assets.prometheus.promql import duration, held, label, quoted
+from exporter.assets.prometheus.promql import LATELY, duration, held, label, quoted
 from exporter.convert.catalogue import (
     APPLE_METRICS,
     DELTA,
     ERROR_MARGIN,
     GOAL,
-    GOAL_BAND,
     OWN_ACCOUNTS,
+    POOR,
     REGRESSED,
     AppleMetric,
 )
@@ -27,7 +27,7 @@ _WORDS = {
     OWN_ACCOUNTS: "accounts",
     "diagnostic_type": "type",
 }
-_NO_NUMBER = ("{flag}", "{band}")
+_FLAG = "{flag}"
 _SHOWN = {
     "s": "{{ $ | humanizeDuration }}",
     "s/h": "{{ $ | humanizeDuration }} an hour",
@@ -39,7 +39,7 @@ _SHOWN = {
     "{weight}": '{{ $ | printf "%.4g" }}',
 }
 _JUDGED = {of_apple(metric, REGRESSED).name: metric for metric in APPLE_METRICS}
-_BANDED = {of_apple(metric, GOAL_BAND).name: metric for metric in APPLE_METRICS}
+_POOR = {of_apple(metric, POOR).name: metric for metric in APPLE_METRICS}
 _MEDIAN: Where = (*FAMILIES, ("percentile", "p50"))
 
 
@@ -49,15 +49,18 @@ def description(alert: Alert, of_app: Sequence[str]) -> str:
     Args:
         of_app: matchers for the apps that are watched.
     """
-    group = ", ".join(f"{_word(name)} {{{{ $labels.{label(name)} }}}}" for name in alert.query.by)
-    parts = (group, literal(alert.meaning), _value(alert), "".join(_numbers(alert, of_app)) + _advice(alert))
+    parts = (
+        _group(alert),
+        literal(alert.meaning),
+        _value(alert),
+        "".join(_numbers(alert, of_app)) + _advice(alert),
+    )
     return "\n".join(part for part in parts if part)
 
 
 def of_silence(alert: Alert) -> str:
     """The same of the rule about silence."""
-    names = [(label(name), _word(name)) for name in alert.query.by[:1]]
-    group = "".join(f"{{{{ with $labels.{key} }}}}{word} {{{{ . }}}}: {{{{ end }}}}" for key, word in names)
+    group = f"{{{{ with $labels.{label(alert.query.by[-1])} }}}}{_group(alert)}: {{{{ end }}}}"
     silence = f"{group}nothing was heard of the exporter for {duration(alert.missing or 0)}."
     causes = "It has stopped, or what it sends does not get here. Charts end, or show the last that came."
     return "\n".join((silence, causes, _advice(alert)))
@@ -68,17 +71,24 @@ def literal(text: str) -> str:
     return text.replace("{{", '{{ "{{" }}')
 
 
+def _group(alert: Alert) -> str:
+    return ", ".join(f"{_word(name)} {{{{ $labels.{label(name)} }}}}" for name in alert.query.by)
+
+
 def _advice(alert: Alert) -> str:
     return f"First: {literal(alert.first)}\nWhere to look: {literal(alert.look)}"
 
 
 def _value(alert: Alert) -> str:
-    ratio = alert.over and alert.over != alert.times
-    unit = "1" if ratio else alert.query.metric.unit
-    if unit in _NO_NUMBER:
+    unit = "1" if alert.over else alert.query.metric.unit
+    if unit == _FLAG:
         return ""
-    side = "more" if alert.compare == ">=" else "less"
-    return f"Now {_shown('$value', unit)}; the limit is {_limit(alert.threshold, unit)} or {side}."
+    limit = ""
+    if alert.highest is not None:  # otherwise it is nothing that anybody chose
+        limit = (
+            f"; the limit is {_limit(alert.threshold, unit)} or {'more' if alert.compare == '>=' else 'less'}"
+        )
+    return f"Now {_shown('$value', unit)}{limit}."
 
 
 def _numbers(alert: Alert, of_app: Sequence[str]) -> Iterator[str]:
@@ -90,7 +100,8 @@ def _numbers(alert: Alert, of_app: Sequence[str]) -> Iterator[str]:
         change = Query(of_apple(metric, DELTA), alert.change.by, _MEDIAN)
         yield _line(replace(change, label="the same at the 50th percentile"), alert, of_app)
     if alert.worst:
-        yield _line(replace(alert.worst, label=f"highest {alert.worst.label}"), alert, of_app)
+        worst = _changed_most if alert.worst_by_change else _highest
+        yield worst(alert.worst, alert, of_app)
 
 
 def _behind_the_flag(alert: Alert, of_app: Sequence[str]) -> Iterator[str]:
@@ -103,7 +114,7 @@ def _behind_the_flag(alert: Alert, of_app: Sequence[str]) -> Iterator[str]:
         yield _line(earlier, alert, of_app, less=replace(value, metric=change.metric))
         margin = of_apple(metric, ERROR_MARGIN)
         yield _line(replace(value, metric=margin, label="error margin"), alert, of_app)
-    elif metric := _BANDED.get(name):
+    elif metric := _POOR.get(name):
         value = _of_family(metric, alert, "value")
         yield _line(value, alert, of_app)
         yield _line(replace(value, metric=of_apple(metric, GOAL), label="Apple's goal"), alert, of_app)
@@ -114,25 +125,69 @@ def _of_family(metric: AppleMetric, alert: Alert, label: str) -> Query:
 
 
 def _line(query: Query, alert: Alert, of_app: Sequence[str], less: Query | None = None) -> str:
-    """A line with the three highest of a query within the group that fires, asked for when it does.
+    """The three highest of a query, by the values that the alert goes by.
 
     Args:
         less: a change that is taken back, as a fraction of what was there before it.
     """
-    same = [label(name) for name in query.by if name in alert.query.by]
-    others = tuple(name for name in query.by if name not in alert.query.by)
-    of_group = [*of_app, *(f"{name}=%[{place}]q" for place, name in enumerate(same, start=1))]
-    asked = held(replace(query, by=others), of_group)
+    asked = _asked(query, alert, of_app, alert.held)
     if less:
-        asked += f" / (1 + {held(replace(less, by=others), of_group)})"
-    ask = quoted(f"topk(3, {asked})")
-    group = " ".join(f"$labels.{name}" for name in same)
-    names = " ".join(f"{{{{ $one.Labels.{label(name)} }}}}" for name in others)
+        asked += f" / (1 + {_asked(less, alert, of_app, alert.held)})"
+    return _told(asked, query, alert)
+
+
+def _highest(worst: Query, alert: Alert, of_app: Sequence[str]) -> str:
+    """The three highest of those that are there now."""
+    return _told(_asked(worst, alert, of_app), replace(worst, label=f"highest {worst.label}"), alert)
+
+
+def _changed_most(worst: Query, alert: Alert, of_app: Sequence[str]) -> str:
+    """The three that lie furthest above the same of the version before.
+
+    That is the highest of all others that are sent: of models, unless all detail is wanted, there is one.
+    """
+    this, before = (_asked(worst, alert, of_app, version=sign) for sign in ("=", "!="))
+    change = replace(
+        worst, metric=replace(worst.metric, unit="1"), label="changed most against the version before"
+    )
+    return _told(f"{this} / ({before} > 0) - 1", change, alert)
+
+
+def _asked(
+    query: Query, alert: Alert, of_app: Sequence[str], minutes: int = LATELY, version: str = "="
+) -> str:
+    """A query within the group that fires, with places for `printf`.
+
+    Args:
+        minutes: for how long what is silent goes by its last value.
+        version: how the version compares with that of the group.
+    """
+    signs = {"version": version}
+    of_group = (
+        f"{label(name)}{signs.get(name, '=')}%[{place}]q"
+        for place, name in enumerate(_shared(query, alert), start=1)
+    )
+    return held(replace(query, by=_own(query, alert)), [*of_app, *of_group], minutes)
+
+
+def _told(asked: str, query: Query, alert: Alert) -> str:
+    """A line with the three highest of what is asked for when the alert fires."""
+    group = " ".join(f"$labels.{label(name)}" for name in _shared(query, alert))
+    names = " ".join(f"{{{{ $one.Labels.{label(name)} }}}}" for name in _own(query, alert))
     return (
-        f"{{{{ with query (printf {ask} {group}) }}}}{query.label[:1].upper()}{query.label[1:]}: "
+        f"{{{{ with query (printf {quoted(f'topk(3, {asked})')} {group}) }}}}"
+        f"{query.label[:1].upper()}{query.label[1:]}: "
         f"{{{{ range $place, $one := . }}}}{{{{ if $place }}}}, {{{{ end }}}}{names} "
         f"{_shown('$one.Value', query.metric.unit)}{{{{ end }}}}.\n{{{{ end }}}}"
     )
+
+
+def _shared(query: Query, alert: Alert) -> tuple[str, ...]:
+    return tuple(name for name in query.by if name in alert.query.by)
+
+
+def _own(query: Query, alert: Alert) -> tuple[str, ...]:
+    return tuple(name for name in query.by if name not in alert.query.by)
 
 
 def _shown(value: str, unit: str) -> str:

@@ -12,8 +12,10 @@ from collections.abc import Iterable, Sequence
 from exporter.assets.model import ENVIRONMENT, SERVICE, Query, Series, Wishes
 from exporter.errors import ConfigError
 
-HELD = 60
-"""Minutes that an alert goes by the last value: longer than any restart, and a 0 still ends it at once."""
+LATELY = 60
+"""Minutes: what was seen within them is there now; longer than any restart."""
+GONE = 14 * 24 * 60
+"""Minutes after which what is silent is forgotten; a day less than Prometheus keeps unless told otherwise."""
 
 _UNITS = {"s": "seconds", "ms": "milliseconds", "By": "bytes", "%": "percent", "1": "ratio"}
 _PER = {"s": "second", "h": "hour", "d": "day"}
@@ -132,7 +134,7 @@ def now(query: Query, more: Sequence[str] = ()) -> str:
     return _joined(query.join, query.by, selector(query, more))
 
 
-def held(query: Query, more: Sequence[str] = (), minutes: int = HELD) -> str:
+def held(query: Query, more: Sequence[str] = (), minutes: int = LATELY) -> str:
     """A gauge, joined; where it is missing for up to so many minutes, its last values."""
     return _joined(query.join, query.by, f"last_over_time({selector(query, more)}[{duration(minutes)}])")
 
@@ -150,7 +152,7 @@ def added(query: Query, window: str, more: Sequence[str] = ()) -> str:
     cases = (
         f"{last} - {before} {window}) > 0",
         f"{last} < {before} {window})",
-        f"{last} unless last_over_time({series}[{duration(HELD)}] offset {window})",
+        f"{last} unless last_over_time({series}[{duration(LATELY)}] offset {window})",
     )
     alternatives = "\n  or ".join(f"({case})" for case in cases)
     return _joined(query.join, query.by, f"\n  {alternatives}\n")
@@ -165,8 +167,11 @@ def spread(query: Query, window: str, more: Sequence[str] = ()) -> str:
 
 
 def duration(minutes: int) -> str:
-    """As Prometheus writes it: `15m`, `13h`."""
-    return f"{minutes // 60}h" if minutes % 60 == 0 else f"{minutes}m"
+    """As Prometheus writes it: `15m`, `13h`, `3d`."""
+    for unit, size in (("d", 24 * 60), ("h", 60)):
+        if minutes and minutes % size == 0:
+            return f"{minutes // size}{unit}"
+    return f"{minutes}m"
 
 
 def by(attributes: Sequence[str]) -> str:

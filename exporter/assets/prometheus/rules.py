@@ -1,26 +1,21 @@
 """The alerts as rules of Prometheus, with the tests that `promtool test rules` runs. Pure.
 
-Gauges go by their last value within an hour: a late heartbeat, a restart or a missing poll neither ends an
-alert nor begins one, and the exporter's explicit 0 ends it at once. What no 0 ends is held for less,
-as the Collector's page shows it for a while longer anyway.
+Gauges go by their last value for as long as the alert says: a late heartbeat, a restart, an outage or a day
+without data of Apple's neither ends an alert nor begins one, and the exporter's explicit 0 ends it at once.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import yaml
 
-from exporter.assets.alerts import RUNBOOK
-from exporter.assets.collector_alerts import collector_alerts
 from exporter.assets.model import Alert, Dashboard, Query, Wishes
 from exporter.assets.prometheus.messages import description, literal, of_silence
 from exporter.assets.prometheus.promql import (
-    HELD,
+    GONE,
     added,
     by,
     duration,
@@ -38,8 +33,10 @@ PREFIX = "AppStore"
 NO_DATA = "NoData"
 """What the name of the rule about silence ends with: promtool warns of two rules by one name."""
 
-_FADING = 20  # minutes, five heartbeats, for what nothing ends but that it comes no more
-_GONE = "3d"  # a weekend; after that an account that was taken out on purpose is forgotten
+_GROUPS = {"app": ("apps", "3m"), "pipeline": ("exporter", "1m"), "collector": ("collector", "1m")}
+"""What alerts are about → the group of rules, and how often it is evaluated: less often where days are read,
+and often enough for ALERTS, which Prometheus shows for five minutes.
+"""
 _LABEL = re.compile(r"([a-zA-Z_][a-zA-Z0-9_]*)=(.+)", re.DOTALL)
 _TAKEN = ("alertname", "alertstate", "severity")
 
@@ -54,23 +51,17 @@ def files(dashboards: Sequence[Dashboard], alerts: Sequence[Alert], wishes: Wish
         ConfigError: a wish that cannot be said in Prometheus.
     """
     del dashboards
-    chosen = [_as_wished(alert, wishes) for alert in _all(alerts) if alert.id not in wishes.off]
-    labels = routing(wishes.notify, chosen)
-    borne = {alert.id: _labels(alert, wishes, labels) for alert in chosen}
-    remembered = {alert.id: holding(alert) for alert in chosen}
+    labels = routing(wishes.notify, alerts)
+    borne = {alert.id: _labels(alert, wishes, labels) for alert in alerts}
     return {
-        "alerts/rules.yml": _yaml({"groups": list(_groups(chosen, wishes, borne))}),
-        "alerts/rules.test.yml": _yaml(rule_tests(chosen, wishes, borne, remembered, PREFIX, NO_DATA)),
+        "alerts/rules.yml": _yaml({"groups": list(_groups(alerts, wishes, borne))}),
+        "alerts/rules.test.yml": _yaml(rule_tests(alerts, wishes, borne, PREFIX, NO_DATA)),
     }
 
 
 def _labels(alert: Alert, wishes: Wishes, labels: Mapping[str, str]) -> dict[str, str]:
     """What the rules of an alert bear: nothing to find people by where nobody is to be told."""
     return {"severity": alert.severity, **(labels if alert.told_to(wishes) else {})}
-
-
-def _all(alerts: Sequence[Alert]) -> tuple[Alert, ...]:
-    return (*alerts, *collector_alerts())
 
 
 def routing(notify: Iterable[str], alerts: Iterable[Alert]) -> dict[str, str]:
@@ -98,27 +89,14 @@ def _unfit(what: str) -> ConfigError:
     return ConfigError(what, remedy=remedy, where="alerts.notify")
 
 
-def _as_wished(alert: Alert, wishes: Wishes) -> Alert:
-    threshold = float(wishes.thresholds.get(alert.id, alert.threshold))
-    if not math.isfinite(threshold):
-        raise ConfigError(
-            f"{threshold} is no threshold", remedy="Write a number.", where=f"alerts.thresholds.{alert.id}"
-        )
-    return replace(alert, threshold=threshold)
-
-
 def _groups(
     alerts: Sequence[Alert], wishes: Wishes, labels: Mapping[str, Mapping[str, str]]
 ) -> Iterator[dict[str, Any]]:
     """About apps, about the exporter, about the Collector; a group whose alerts are all off is left out."""
-    own = {alert.id for alert in collector_alerts()}
-    groups: dict[str, list[Alert]] = {"apps": [], "exporter": [], "collector": []}
-    for alert in alerts:
-        about = "apps" if alert.about == "app" else "exporter"
-        groups["collector" if alert.id in own else about].append(alert)
-    for name, members in groups.items():
+    for about, (name, interval) in _GROUPS.items():
+        members = [alert for alert in alerts if alert.about == about]
         if rules := [rule for alert in members for rule in rules_of(alert, wishes, labels[alert.id])]:
-            yield {"name": f"app-store-{name}", "interval": "1m", "rules": rules}
+            yield {"name": f"app-store-{name}", "interval": interval, "rules": rules}
 
 
 def rules_of(alert: Alert, wishes: Wishes, labels: Mapping[str, str]) -> Iterator[dict[str, Any]]:
@@ -128,10 +106,10 @@ def rules_of(alert: Alert, wishes: Wishes, labels: Mapping[str, str]) -> Iterato
         labels: what both bear.
     """
     of_app = matchers(wishes) if alert.about == "app" else []
-    address = whole_text(wishes.runbook or RUNBOOK, "alerts.runbook")
+    page = whole_text(alert.page(wishes), "alerts.runbook")
     lasting = {"for": duration(alert.minutes)} if alert.minutes else {}
     told = {"summary": f"{literal(alert.title)}.", "description": description(alert, of_app)}
-    runbook = {"runbook_url": literal(f"{address}#{alert.id.lower()}")}
+    runbook = {"runbook_url": literal(page)}
     begin = {"alert": f"{PREFIX}{alert.id}"}
     end = {"labels": {name: literal(text) for name, text in labels.items()}}
     yield {**begin, "expr": condition(alert, of_app), **lasting, **end, "annotations": {**told, **runbook}}
@@ -151,36 +129,27 @@ def condition(alert: Alert, of_app: Sequence[str]) -> str:
     def value_of(query: Query) -> str:
         if alert.window:
             return added(query, duration(alert.window), of_app)
-        return held(query, of_app, holding(alert))
+        return held(query, of_app, alert.held)
 
-    beyond = f"{alert.compare} {alert.threshold:.15g}"
     value = value_of(alert.query)
-    if alert.times and alert.times == alert.over:  # which is 1 where there is one
-        return f"{value} {beyond}\n  and {value_of(alert.times)}"
-    if alert.times:
-        value += f"\n  * {value_of(alert.times)}"
     if alert.over:
         value += f"\n  / {value_of(alert.over)}"
-    return f"{value} {beyond}"
-
-
-def holding(alert: Alert) -> int:
-    """The minutes that it goes by the last value: with rare heartbeats, as long as a few of them take."""
-    return max(_FADING if alert.fades else HELD, alert.minutes)
+    return f"{value} {alert.compare} {alert.threshold:.15g}"
 
 
 def _silence(alert: Alert) -> str:
-    """Nothing for so long: of one that was heard of within days, or of any at all.
+    """Nothing for so long: of one that was heard of before, or of any at all.
 
-    By the first of the group, which is the account: one alert, and not one for each of its apps.
+    It looks back as far as Prometheus surely remembers, since an exporter that stopped stays so until
+    somebody comes. An account that was taken out on purpose is forgotten then; silence it until then. There
+    are few such series: to read all each minute is cheap, and steps could miss one seen now and then.
     """
-    series, first = selector(alert.query), by(alert.query.by[:1])
-    lately = f"last_over_time({series}[{duration(alert.missing or 0)}])"
-    return (
-        f"(max_over_time((max{first} ({series}))[{_GONE}:15m])\n"
-        f"  unless max{first} ({lately}))\n"
-        f"or absent_over_time({series}[{_GONE}])"
+    series, groups = selector(alert.query), by(alert.query.by)
+    ever, lately = (
+        f"max{groups} (last_over_time({series}[{duration(minutes)}]))"
+        for minutes in (GONE, alert.missing or 0)
     )
+    return f"({ever}\n  unless {lately})\nor absent_over_time({series}[{duration(GONE)}])"
 
 
 class _Readable(yaml.SafeDumper):

@@ -6,7 +6,7 @@ Events are in the Splunk platform, so a chart of events is a text with the searc
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from string import ascii_uppercase
 from typing import Any
@@ -26,6 +26,7 @@ from exporter.assets.model import (
 )
 from exporter.assets.splunk import signalflow, spl
 from exporter.assets.splunk.signalflow import Filters
+from exporter.convert.catalogue import GOAL_RATIO
 
 Resource = dict[str, Any]
 """The arguments of a resource, or of a block in one."""
@@ -42,15 +43,13 @@ _SHOWN: dict[str, Resource] = {
     "s": {"value_unit": "Second"},
     "By": {"value_unit": "Byte"},
     "By/d": {"value_unit": "Byte"},
-    "%": {"value_suffix": "%"},
+    "%": {"value_suffix": " %"},
     "s/h": {"value_suffix": " s/h"},
     "{termination}/d": {"value_suffix": "/d"},
 }
 _AXES = {"By/d": "bytes per day", "s/h": "seconds per hour", "{termination}/d": "terminations per day"}
-_BY_NAME: dict[tuple[str, str], tuple[str, str]] = {
-    ("device", "all_*"): ("device_name", "All *"),
-    ("device", "!all_*"): ("device_name", "!All *"),
-}
+_TIMES: Resource = {"value_suffix": " ×"}
+_BY_NAME: dict[tuple[str, str], tuple[str, str]] = {("device", "!all_*"): ("device_name", "!All *")}
 """What says the same of another dimension: a variable of a dashboard replaces every filter on its own."""
 
 
@@ -73,11 +72,12 @@ def dashboard_of(dashboard: Dashboard, wishes: Wishes) -> Iterator[tuple[str, st
     Raises:
         ConfigError: a wish cannot be part of a program; or that gets too long.
     """
+    begins = _begins_with(dashboard.filters, wishes)
     places: list[Resource] = []
     row = 0
     for section in dashboard.sections:
         for chart, place in _placed(section, row):
-            kind, arguments = _chart(chart, dashboard.filters, wishes)
+            kind, arguments = _chart(chart, begins, wishes)
             name = name_of(dashboard.id, section.title, chart.title)
             titled = {"name": f"{section.title.rstrip('?')}: {chart.title}", **arguments}
             yield kind, name, titled
@@ -91,16 +91,19 @@ def dashboard_of(dashboard: Dashboard, wishes: Wishes) -> Iterator[tuple[str, st
             "description": dashboard.about,
             "dashboard_group": Reference(f"signalfx_dashboard_group.{GROUP}.id"),
             "time_range": _TIME_RANGE,
-            "variable": [_variable(one, wishes) for one in dashboard.filters],
+            "variable": [_variable(one, begins[one.attribute]) for one in dashboard.filters],
             "chart": places,
         },
     )
 
 
 def _placed(section: Section, row: int) -> Iterator[tuple[Chart, Resource]]:
-    """Where the charts of a section stand, from left to right; it begins a row of its own."""
+    """Where the charts of a section stand, from left to right; it begins a row of its own.
+
+    Nothing brings here what the Collector says of itself.
+    """
     column, lowest = 0, row
-    for chart in section.charts:
+    for chart in (one for one in section.charts if not one.of_collector):
         if column + chart.width > _COLUMNS:
             column, row = 0, lowest
         height = _HEIGHTS[chart.kind]
@@ -108,8 +111,19 @@ def _placed(section: Section, row: int) -> Iterator[tuple[Chart, Resource]]:
         column, lowest = column + chart.width, max(lowest, row + height)
 
 
-def _variable(filter_: Filter, wishes: Wishes) -> Resource:
-    values = [value for value in _begins_with(filter_, wishes) if value != "*"]
+def _begins_with(filters: Sequence[Filter], wishes: Wishes) -> dict[str, Sequence[str]]:
+    """Attribute → the values that a dashboard shows at first.
+
+    Wishes are about apps. An exporter of several environments names them all in one value, so its own page,
+    which no service can be chosen on, shows every one.
+    """
+    of_apps = any(one.attribute == SERVICE for one in filters)
+    wished = {SERVICE: wishes.services, ENVIRONMENT: wishes.environments} if of_apps else {}
+    return {one.attribute: wished.get(one.attribute) or (one.default,) for one in filters}
+
+
+def _variable(filter_: Filter, begins: Sequence[str]) -> Resource:
+    values = [value for value in begins if value != "*"]
     return {
         "property": filter_.attribute,
         "alias": filter_.label,
@@ -121,20 +135,14 @@ def _variable(filter_: Filter, wishes: Wishes) -> Resource:
     }
 
 
-def _begins_with(filter_: Filter, wishes: Wishes) -> Sequence[str]:
-    chosen = {SERVICE: wishes.services, ENVIRONMENT: wishes.environments}.get(filter_.attribute)
-    return chosen or (filter_.default,)
-
-
-def _chart(chart: Chart, filters: Sequence[Filter], wishes: Wishes) -> tuple[str, Resource]:
+def _chart(chart: Chart, begins: Mapping[str, Sequence[str]], wishes: Wishes) -> tuple[str, Resource]:
     if chart.events is not None:
         return "signalfx_text_chart", {"markdown": _events(chart, chart.events, wishes)}
     if chart.kind == "text":
         return "signalfx_text_chart", {"markdown": chart.about}
-    applied = [one for one in filters if one.attribute not in chart.without]
     plots = list(zip(ascii_uppercase, chart.queries, strict=False))
-    where: Filters = [(one.attribute, _begins_with(one, wishes)) for one in applied]
-    untouched = frozenset(one.attribute for one in filters) & frozenset(chart.without)
+    where: Filters = [(key, values) for key, values in begins.items() if key not in chart.without]
+    untouched = begins.keys() & set(chart.without)
     kind, more = _drawn(chart)
     return kind, {
         "description": chart.about,
@@ -146,26 +154,31 @@ def _chart(chart: Chart, filters: Sequence[Filter], wishes: Wishes) -> tuple[str
     }
 
 
-def _plot(chart: Chart, label: str, query: Query, where: Filters, untouched: frozenset[str]) -> str:
-    expression = signalflow.stream(replace(query, where=_kept(query.where, untouched)), where)
+def _plot(chart: Chart, label: str, query: Query, where: Filters, untouched: Set[str]) -> str:
+    expression = signalflow.shown(replace(query, where=_kept(query.where, untouched)), where)
     ranked = f".top(count={_RANKED})" if chart.kind == "top" else ""
     return f"{label} = {expression}{ranked}.publish(label='{label}')"
 
 
-def _kept(where: Where, untouched: frozenset[str]) -> Where:
+def _kept(where: Where, untouched: Set[str]) -> Where:
     return tuple(_BY_NAME.get(one, one) if one[0] in untouched else one for one in where)
 
 
 def viz(label: str, title: str, query: Query) -> Resource:
-    """How a published stream is shown: its name, and the unit of its metric."""
-    return {"label": label, "display_name": title, **_SHOWN.get(query.metric.unit, {})}
+    """How a published stream of `signalflow.shown` is shown: its name, and its unit."""
+    of_goal = query.metric.name.endswith(f".{GOAL_RATIO.suffix}")
+    unit = _TIMES if of_goal else _SHOWN.get(signalflow.unit_shown(query.metric), {})
+    return {"label": label, "display_name": title, **unit}
 
 
 def _drawn(chart: Chart) -> tuple[str, Resource]:
-    """The resource that draws such a chart, with the arguments that are its own."""
+    """The resource that draws such a chart, with the arguments that are its own.
+
+    The provider's tables have no colours by value.
+    """
     by = chart.queries[0].by
     if chart.kind == "number":
-        return "signalfx_single_value_chart", {"max_precision": 3, **_scale(chart.bands)}
+        return "signalfx_single_value_chart", {"max_precision": 3, **_scale(chart.queries[0].bands)}
     if chart.kind == "table":
         return "signalfx_table_chart", {"group_by": list(by), "hide_timestamp": True}
     if chart.kind == "top":
@@ -174,7 +187,7 @@ def _drawn(chart: Chart) -> tuple[str, Resource]:
             "hide_missing_values": True,
             "max_precision": 3,
             "legend_options_fields": _legend("sf_metric", "sf_originatingMetric", chart),
-            **_scale(chart.bands),
+            **_scale(chart.queries[0].bands),
         }
     return "signalfx_time_chart", _over_time(chart)
 
@@ -183,15 +196,22 @@ def _over_time(chart: Chart) -> Resource:
     first = chart.queries[0]
     bars = chart.kind == "bars"
     unit = _AXES.get(first.metric.unit)
-    several = len(chart.queries) > 1 or len(first.by) != 1
     return {
         "plot_type": "ColumnChart" if bars else "LineChart",
         "axes_include_zero": bars,
         "stacked": bars and first.metric.instrument == "counter" and len(chart.queries) == 1,
-        "on_chart_legend_dimension": "plot_label" if several else first.by[0],
+        "on_chart_legend_dimension": _told_apart_by(chart),
         "legend_options_fields": _legend("plot_label", "metric", chart),
         **({"axis_left": [{"label": unit}]} if unit else {}),
     }
+
+
+def _told_apart_by(chart: Chart) -> str:
+    """What is written at the lines, which can be one thing only: of an app its versions are compared."""
+    by = chart.queries[0].by
+    if len(chart.queries) > 1 or not by:
+        return "plot_label"
+    return "version" if "version" in by else by[-1]
 
 
 def _legend(label: str, metric: str, chart: Chart) -> list[Resource]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
-from exporter.assets.alerts import RUNBOOK
 from exporter.assets.model import ENVIRONMENT, SERVICE, Alert, Query, Wishes
 from exporter.assets.splunk import signalflow, spl
 from exporter.assets.splunk.charts import Resource, viz
@@ -13,10 +13,9 @@ from exporter.assets.splunk.signalflow import Filters
 _MIN_DELAY = 60  # seconds; series as sparse as a heartbeat have no lag that Splunk could learn
 _NAMED = 3
 _SEVERITIES = {"critical": "Critical", "warning": "Warning", "info": "Info"}
-_STATES = ("{flag}", "{band}")
-"""Units of numbers that stand for a state, which the alert's title says in words."""
+_STATE = "{flag}"
+"""The unit of a number that stands for a state, which the alert's title says in words."""
 _IN_WORDS = {
-    "1": "1 is 100 %",
     "s": "seconds",
     "By": "bytes",
     "By/d": "bytes per day",
@@ -32,22 +31,19 @@ def detector(alert: Alert, wishes: Wishes) -> Resource:
     Raises:
         ConfigError: a wish cannot be part of a program; or that gets too long.
     """
-    threshold = wishes.thresholds.get(alert.id, alert.threshold)
     filters: Filters = []
     if alert.about == "app":
         chosen = [(SERVICE, wishes.services), (ENVIRONMENT, wishes.environments)]
         filters = [(key, values) for key, values in chosen if values]
-    waits = f"{alert.title}. {_limit(alert, threshold)}"
-    rules = [_rule(alert, wishes, alert.id, waits, _body(alert, threshold))]
+    waits = f"{alert.title}. {_limit(alert, _named(alert))}"
+    rules = [_rule(alert, wishes, alert.id, alert.title, waits, _body(alert, wishes))]
     if alert.missing is not None:
-        heard = f"Nothing was heard for {_in_words(alert.missing)}."
-        rules.append(
-            _rule(alert, wishes, signalflow.missing_label(alert), heard, _missing_body(alert, heard))
-        )
+        label, silent = signalflow.missing_label(alert), _silence(alert.missing)
+        rules.append(_rule(alert, wishes, label, silent, f"{silent}.", _missing_body(alert, wishes, silent)))
     return {
         "name": f"App Store: {alert.title}",
         "description": alert.meaning,
-        "program_text": signalflow.bounded(signalflow.detector(alert, threshold, filters)),
+        "program_text": signalflow.bounded(signalflow.detector(alert, filters)),
         "min_delay": _MIN_DELAY,
         "tags": ["perfpower-exporter"],
         "time_range": 7 * 24 * 3600,
@@ -58,42 +54,51 @@ def detector(alert: Alert, wishes: Wishes) -> Resource:
 
 def _watched(alert: Alert) -> Query:
     """The query whose unit the watched value has; a share of two has none."""
-    unit = "1" if alert.over and not alert.times else alert.query.metric.unit
+    unit = "1" if alert.over else alert.query.metric.unit
     return replace(alert.query, metric=replace(alert.query.metric, unit=unit))
 
 
-def _rule(alert: Alert, wishes: Wishes, label: str, description: str, body: str) -> Resource:
-    by = alert.query.by if label == alert.id else signalflow.missing_by(alert)
-    of = "".join(f" · {_dimension(key)}" for key in by)
+def _rule(alert: Alert, wishes: Wishes, label: str, title: str, description: str, body: str) -> Resource:
+    of = "".join(f" · {_dimension(key)}" for key in alert.query.by)
     told = alert.told_to(wishes)
     return {
         "detect_label": label,
         "severity": _SEVERITIES[alert.severity],
         "description": description,
-        "parameterized_subject": f"{{{{#if normal}}}}Resolved: {{{{/if}}}}{alert.title}{of}",
+        "parameterized_subject": f"{{{{#if normal}}}}Resolved: {{{{/if}}}}{title}{of}",
         "parameterized_body": body,
         "tip": alert.first,
         **({"notifications": list(told)} if told else {}),
-        **({"runbook_url": f"{wishes.runbook}#{alert.id.lower()}"} if wishes.runbook else {}),
+        **({"runbook_url": alert.page(wishes)} if wishes.runbook else {}),
     }
 
 
-def _limit(alert: Alert, threshold: float) -> str:
-    """What the alert waits for, as a sentence."""
+def _silence(minutes: int) -> str:
+    return f"Nothing was heard of the exporter for {_in_words(minutes)}"
+
+
+def _named(alert: Alert) -> str:
+    """What is compared with the threshold, by the names of its metrics."""
+    over = f" over `{alert.over.metric.name}`" if alert.over else ""
     added = f", added up over {_in_words(alert.window)}," if alert.window is not None else ""
+    return f"`{alert.query.metric.name}`{over}{added}"
+
+
+def _limit(alert: Alert, value: str) -> str:
+    """What the alert waits for, as a sentence about this value."""
     lasting = f" for {_in_words(alert.minutes)}" if alert.minutes else ""
     if _is_state(alert):
         return f"This has been so{lasting}."
     side = "at least" if alert.compare == ">=" else "at most"
-    return f"The alert fires when the value{added} is {side} {_with_unit(alert, threshold)}{lasting}."
+    return f"The alert fires when {value} is {side} {_with_unit(alert)}{lasting}."
 
 
 def _is_state(alert: Alert) -> bool:
-    return _watched(alert).metric.unit in _STATES
+    return alert.query.metric.unit == _STATE
 
 
-def _with_unit(alert: Alert, threshold: float) -> str:
-    unit = _watched(alert).metric.unit
+def _with_unit(alert: Alert) -> str:
+    unit, threshold = _watched(alert).metric.unit, alert.threshold
     number = signalflow.number(threshold)
     if unit == "s" and threshold >= 3600:
         return f"{number} s ({signalflow.number(round(threshold / 3600, 1))} hours)"
@@ -103,10 +108,8 @@ def _with_unit(alert: Alert, threshold: float) -> str:
 
 
 def _after(unit: str) -> str:
-    """What follows a number of this unit: ` s`, ` %`, ` (polls)`; nothing after a share."""
-    if unit.startswith("{") and unit.endswith("}"):
-        return f" ({unit[1:-1]}s)"
-    return "" if unit == "1" else f" {unit}"
+    """What follows a number of this unit: ` s`, ` %`; nothing after a share or a count."""
+    return "" if unit == "1" or unit.startswith("{") else f" {unit}"
 
 
 def _in_words(minutes: int) -> str:
@@ -118,26 +121,27 @@ def _in_words(minutes: int) -> str:
     return "an hour" if minutes == 60 else f"{minutes // 60} hours"
 
 
-def _body(alert: Alert, threshold: float) -> str:
-    asked = [_asked(alert, query) for query in (alert.change, alert.worst) if query]
-    numbers = "\n".join(("The numbers, the highest first, as SignalFlow for a new chart:", *asked))
+def _body(alert: Alert, wishes: Wishes) -> str:
+    asked = [line for query in (alert.change, alert.worst) if query for line in _asked(alert, query)]
+    numbers = f"The numbers, the highest first, as SignalFlow for a new chart:\n\n{_code(*asked)}"
     ended = _in_words(signalflow.resolves_after(alert))
     parts = (
-        _limit(alert, threshold) if _is_state(alert) else f"{_value(alert)} {_limit(alert, threshold)}",
-        *_advice(alert, numbers if asked else "", _search(alert)),
+        _limit(alert, "it") if _is_state(alert) else f"{_value(alert)} {_limit(alert, 'it')}",
+        *_advice(alert, wishes, numbers if asked else "", _search(alert)),
     )
     over = f"Resolved: this is no longer so, or nothing was heard of it for {ended}."
     return _message(f"{alert.title}.", alert.query.by, parts, over)
 
 
 def _value(alert: Alert) -> str:
-    return f"The value is {{{{inputs.A.value}}}}{_after(_watched(alert).metric.unit)}."
+    return f"{_named(alert)} is {{{{inputs.A.value}}}}{_after(_watched(alert).metric.unit)}."
 
 
-def _missing_body(alert: Alert, heard: str) -> str:
+def _missing_body(alert: Alert, wishes: Wishes, silent: str) -> str:
     forgotten = _in_words(signalflow.FORGOTTEN_AFTER)
     over = f"Resolved: it is heard again, or has been silent for {forgotten} and counts as removed."
-    return _message(heard, signalflow.missing_by(alert), _advice(alert), over)
+    means = "It has stopped, or what it sends does not get here. Charts end, or show what came last."
+    return _message(f"{silent}.", alert.query.by, _advice(replace(alert, meaning=means), wishes), over)
 
 
 def _message(title: str, by: tuple[str, ...], parts: tuple[str, ...], over: str) -> str:
@@ -147,26 +151,47 @@ def _message(title: str, by: tuple[str, ...], parts: tuple[str, ...], over: str)
     return "\n\n".join(block for block in blocks if block)
 
 
-def _advice(alert: Alert, *more: str) -> tuple[str, ...]:
+def _advice(alert: Alert, wishes: Wishes, *more: str) -> tuple[str, ...]:
+    page = "{{{runbookUrl}}}" if wishes.runbook else alert.page(wishes)
     return (
         f"What it means: {alert.meaning}",
         "What to do first: {{{tip}}}",
         f"Where to look: {alert.look}",
         *more,
-        "Runbook: {{#if runbookUrl}}{{{runbookUrl}}}{{else}}" + f"{RUNBOOK}#{alert.id.lower()}" + "{{/if}}",
+        f"Runbook: {page}",
     )
 
 
-def _asked(alert: Alert, query: Query) -> str:
-    """A line to paste: a message knows no streams but those of its condition, and no group but its own."""
-    by = tuple(key for key in query.by if key not in alert.query.by)
-    shared = [(key, values) for key, values in _of_the_group(alert) if key in query.by]
-    ranked = f"{signalflow.stream(replace(query, by=by), shared)}.top(count={_NAMED})"
-    return f"{ranked}.publish({signalflow.literal(_label(query, query.label or alert.title))})"
+def _code(*lines: str) -> str:
+    """Lines to paste: a message is Markdown, which would take `*` and `_` for marks."""
+    return "\n".join(("```", *lines, "```"))
+
+
+def _asked(alert: Alert, query: Query) -> Iterator[str]:
+    """Lines to paste: a message knows no streams but those of its condition, and no group but its own."""
+    asked = replace(query, by=tuple(key for key in query.by if key not in alert.query.by))
+    group = [(key, values) for key, values in _of_the_group(alert) if key in query.by]
+    if query is alert.worst and alert.worst_by_change:
+        yield from _by_change(asked, group)
+    else:
+        label = _label(query, query.label or alert.title)
+        yield f"{signalflow.shown(asked, group)}{_first(label)}"
+
+
+def _by_change(query: Query, group: Filters) -> Iterator[str]:
+    """How far this version lies from the other that is sent."""
+    others = replace(query, where=(*query.where, ("version", f"!{_dimension('version')}")))
+    yield f"A = {signalflow.stream(query, group)}"
+    yield f"B = {signalflow.stream(others, [one for one in group if one[0] != 'version'])}"
+    yield f"(A / B - 1).scale(100){_first(f'{query.label}, change against the version before (percent)')}"
+
+
+def _first(label: str) -> str:
+    return f".top(count={_NAMED}).publish({signalflow.literal(label)})"
 
 
 def _label(query: Query, label: str) -> str:
-    words = _IN_WORDS.get(query.metric.unit, "")
+    words = _IN_WORDS.get(signalflow.unit_shown(query.metric), "")
     return label if not words or words in label else f"{label} ({words})"
 
 
@@ -174,7 +199,7 @@ def _search(alert: Alert) -> str:
     if alert.events is None:
         return ""
     found = spl.search(alert.events, _of_the_group(alert))
-    return f"The events, as a search for the Splunk platform:\n{found}"
+    return f"The events, as a search for the Splunk platform:\n\n{_code(found)}"
 
 
 def _of_the_group(alert: Alert) -> list[tuple[str, tuple[str, ...]]]:

@@ -6,20 +6,17 @@ Metrics, dimensions and values are spelled as they leave the exporter: Splunk ke
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from exporter.assets.model import Alert, Query, Series
+from exporter.convert.catalogue import DELTA
 from exporter.errors import ConfigError
 
 LONGEST = 50_000  # characters of a program, by the provider's schema
-RESOLVE_AFTER = 3 * 24 * 60  # minutes; a series that ended says no more: longer than a weekend of silence
-FADED_AFTER = 60  # minutes; where what was told ends with the series, and is told anew after a gap of Apple's
 FORGOTTEN_AFTER = 28 * 24 * 60  # minutes; longer than a holiday: silence does not end by lasting
 _BRIDGED = 3  # points of the job's resolution, a minute at the least: from a heartbeat to the next
 _MOST_OF = 0.8  # of a duration: what comes late or not at all does not count against it
-_MISSING_BY = "account"  # a stopped exporter is one alert an account, not one an app
 _IMPORT = "from signalfx.detectors.not_reporting import not_reporting"
 
 Filters = Sequence[tuple[str, Sequence[str]]]
@@ -41,6 +38,17 @@ def stream(query: Query, filters: Filters = ()) -> str:
     if query.metric.instrument == "histogram":
         return _distribution(query, conditions, grouped)
     return f"{_data(query.metric, conditions)}.{_JOINS[query.join]}({grouped})"
+
+
+def shown(query: Query, filters: Filters = ()) -> str:
+    """The same in the unit of `unit_shown`, as people read it."""
+    times = 100 if _is_change(query.metric) else 1
+    return stream(query, filters) + (f".scale({times})" if times > 1 else "")
+
+
+def unit_shown(metric: Series) -> str:
+    """The unit of the metric; of a change, which is sent in parts of one, percent."""
+    return "%" if _is_change(metric) else metric.unit
 
 
 def is_one_of(key: str, values: Sequence[str]) -> str:
@@ -70,7 +78,7 @@ def kept_times(unit: str) -> int:
     return 1_000_000 if unit == "{termination}/d" else 1_000
 
 
-def detector(alert: Alert, threshold: float, filters: Filters) -> str:
+def detector(alert: Alert, filters: Filters) -> str:
     """The program of an alert. It publishes the alert's id, and `missing_label` where it has `missing`.
 
     Heartbeats are sparse, and Splunk does not count a duration in which a point is late or missing. So
@@ -81,17 +89,20 @@ def detector(alert: Alert, threshold: float, filters: Filters) -> str:
     What fires is a condition on `A` alone, so that a message can say `{{inputs.A.value}}`.
 
     Raises:
-        ConfigError: as of `stream`; or the threshold is no number.
+        ConfigError: as of `stream`.
     """
-    lines = [*_condition(alert, filters), f"{_detect(alert, number(threshold))}.publish({literal(alert.id)})"]
+    lines = [*_condition(alert, filters), f"{_detect(alert)}.publish({literal(alert.id)})"]
     if alert.missing is not None:
         lines = [_IMPORT, *lines, _not_reporting(alert, alert.missing, filters)]
     return "\n".join(lines)
 
 
 def resolves_after(alert: Alert) -> int:
-    """The minutes after the end of its series after which an alert ends."""
-    return max(FADED_AFTER, alert.minutes) if alert.fades else RESOLVE_AFTER
+    """The minutes without any point after which an alert ends.
+
+    What was counted goes on counting for its window, in which no other point may come.
+    """
+    return max(alert.held, alert.window or 0)
 
 
 def missing_label(alert: Alert) -> str:
@@ -99,17 +110,8 @@ def missing_label(alert: Alert) -> str:
     return f"{alert.id} missing"
 
 
-def missing_by(alert: Alert) -> tuple[str, ...]:
-    """The dimensions that such an alert has."""
-    return tuple(key for key in alert.query.by if key == _MISSING_BY)
-
-
 def number(value: float) -> str:
-    """A number as SignalFlow writes it. Raises ConfigError for what is none."""
-    if isinstance(value, bool) or not math.isfinite(value):
-        raise ConfigError(
-            f"{value} is no threshold", remedy="Write a number, such as 0.1.", where="alerts.thresholds"
-        )
+    """A finite number as SignalFlow writes it."""
     return str(int(value)) if float(value).is_integer() else repr(float(value))
 
 
@@ -130,6 +132,10 @@ def bounded(program: str) -> str:
             where="alerts",
         )
     return program
+
+
+def _is_change(metric: Series) -> bool:
+    return metric.name.endswith(f".{DELTA.suffix}") and metric.unit == DELTA.unit
 
 
 def _where(key: str, value: str) -> str:
@@ -177,17 +183,13 @@ def _watched(alert: Alert, filters: Filters) -> tuple[list[str], str]:
     own = stream(alert.query, filters)
     if alert.window is not None:
         own += f".sum(over='{duration(alert.window)}')"
-    if alert.times is None and alert.over is None:
+    if alert.over is None:
         return [], own
-    lines, expression = [f"B = {own}"], "B"
-    for name, sign, other in (("C", "*", alert.times), ("D", "/", alert.over)):
-        if other is not None:
-            lines.append(f"{name} = {stream(other, filters)}")
-            expression += f" {sign} {name}"
-    return lines, f"({expression})"
+    return [f"B = {own}", f"C = {stream(alert.over, filters)}"], "(B / C)"
 
 
-def _detect(alert: Alert, threshold: str) -> str:
+def _detect(alert: Alert) -> str:
+    threshold = number(alert.threshold)
     bad = f"A {alert.compare} threshold({threshold})"
     resolved = f"auto_resolve_after='{duration(resolves_after(alert))}'"
     if not alert.minutes:
@@ -201,7 +203,7 @@ def _not_reporting(alert: Alert, minutes: int, filters: Filters) -> str:
     # Extrapolation would hide that nothing comes.
     conditions = chain((is_one_of(*one) for one in filters), (_where(*one) for one in alert.query.conditions))
     source = f"data({literal(alert.query.metric.name)}{_filtered(conditions)}, rollup='latest')"
-    by = f"[{', '.join(map(literal, missing_by(alert)))}]" if missing_by(alert) else "None"
+    by = f"[{', '.join(map(literal, alert.query.by))}]" if alert.query.by else "None"
     return (
         f"not_reporting.detector(stream={source}, resource_identifier={by}, "
         f"duration='{duration(minutes)}', auto_resolve_after='{duration(FORGOTTEN_AFTER)}')"

@@ -51,7 +51,7 @@ def files(dashboards: Iterable[Dashboard], alerts: Iterable[Alert], wishes: Wish
     for dashboard in dashboards:
         found[f"dashboards/{dashboard.id}.tf.json"] = _resources(dashboard_of(dashboard, wishes))
     for alert in alerts:
-        if alert.id not in wishes.off:
+        if alert.about != "collector":  # nothing brings here what the Collector says of itself
             resource = ("signalfx_detector", name_of(alert.id), detector(alert, wishes))
             found[f"alerts/{alert.id}.tf.json"] = _resources([resource])
     return {path: _json(found[path]) for path in sorted(found)}
