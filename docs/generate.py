@@ -22,8 +22,8 @@ from exporter import cli, errors, logs
 from exporter.appstore.payloads.diagnostics import Signature, parse_logs
 from exporter.assets import BACKENDS
 from exporter.assets.alerts import alerts
-from exporter.assets.collector_alerts import collector_alerts
 from exporter.assets.model import Alert, Query, Wishes
+from exporter.assets.prometheus.rules import NO_DATA, PREFIX
 from exporter.assets.rendering import render
 from exporter.convert import catalogue, comparison, recognition, rendering
 from exporter.convert.diagnostics import Context, ConvertedLogs, Origin, convert_logs
@@ -167,10 +167,11 @@ def metrics_page() -> Iterator[str]:
         "`collect.detail` decides: `aggregate` sends device families only; `standard` families for every "
         "version, device models for the newest two versions of a platform, companions on families only; "
         "`full` everything. `limits.series_per_app` is a hard cap on top. What is kept longest, the same at "
-        "each poll: values of families, their `….regressed`, their `….delta`, their goals, goal bands and "
-        "`….goal_ratio`, distributions, margins of families, values of models, breakdowns, `….regressed` of "
-        "models, their other companions; within each, newer versions first, then newer device models. The "
-        "flags of one metric, device and percentile stand together, the oldest version's first: the cap "
+        "each poll: values of families, their `….regressed`, their `….delta`, their `….poor`, their goals, "
+        "goal bands and `….goal_ratio`, distributions, margins of families, values of models, breakdowns, "
+        "`….regressed` of models, their other companions; within each, newer versions first, then newer "
+        "device models. The flags of one metric, device and percentile stand together, the oldest version's "
+        "first: the cap "
         "takes the 1 of the newest version before it takes the zeros that end the alerts on earlier ones. "
         "What it cuts raises no alert, so heed `cycle.series_cap_reached` in the log.\n\n"
         "Per-build metrics get what the app's own leave. `perfpower-exporter check` shows the count before "
@@ -185,7 +186,8 @@ def metrics_page() -> Iterator[str]:
     yield (
         "\n## The exporter's own metrics\n\n`service.name` is `perfpower-exporter`, and "
         f"`{catalogue.OWN_ACCOUNTS}` has the accounts that this exporter polls, separated by commas, so that "
-        "shards can be told apart. Counters are delta.\n\n"
+        "shards can be told apart; `deployment.environment.name` their environments, each once, likewise. "
+        "Counters are delta.\n\n"
     )
     yield table(*_fixed(catalogue.OWN_METRICS))
 
@@ -195,8 +197,9 @@ def _comparison() -> Iterator[str]:
     rules = (inspect.getdoc(comparison) or "").partition("\n\n")[2]
     yield f"\n## The newest version against those before\n\n{rules}\n\n"
     yield (
-        "`….goal_ratio` compares with Apple's recommended goal instead: 1.2 is a fifth above it. The answer "
-        "of a build holds one version, so per-build metrics have a ratio, and neither delta nor flag.\n"
+        "`….goal_ratio` compares with Apple's recommended goal instead: 1.2 is a fifth above it. `….poor` is "
+        "Apple's own band as a flag of the newest version, with an explicit 0 for the one before. The answer "
+        "of a build holds one version, so per-build metrics have a ratio, and neither delta nor flags.\n"
     )
 
 
@@ -483,12 +486,13 @@ def alerts_page() -> Iterator[str]:
     yield "\nThose under `alerts.notify` are told of `critical` and `warning`; of `info` nobody is.\n"
     yield (
         "\nAn alert about an app fires once for each of its versions, and ends by data: a version that is no "
-        "longer worse, or no longer the newest, is sent with an explicit 0. Only those that call a metric "
-        "poor end some minutes after their data: Apple has goals for the newest version alone, and no 0 "
-        "follows. Where Apple has no data of a version for more than a day, what it says afterwards counts "
-        "as new. A late heartbeat, a restart or a "
-        "missed poll changes nothing, since the last good data is sent again. If the exporter is silent "
-        "altogether, [DataStale](#datastale) says so, and nothing else does.\n"
+        "longer worse, or no longer the newest, is sent with an explicit 0. A late heartbeat, a restart or a "
+        "missed poll changes nothing, since the last good data is sent again. Where nothing comes, from the "
+        f"exporter or from Apple, it goes by the last value for {_time(alerts()[0].held)}, in Datadog for a "
+        "day; what comes later counts as new. If the exporter is silent altogether, "
+        "[DataStale](#datastale) says so, and nothing else does.\n"
+        f"\nIn Prometheus the names begin with `{PREFIX}`, and silence has a rule of its own, "
+        f"`{PREFIX}DataStale{NO_DATA}`.\n"
     )
     for about, heading in (("app", "About an app"), ("pipeline", "About the exporter and what is behind it")):
         yield f"\n## {heading}\n"
@@ -505,8 +509,9 @@ def alerts_page() -> Iterator[str]:
         "[OutboxNotEmptying](#outboxnotemptying) and [DataStale](#datastale) tell of a Collector that does "
         "not get through.\n"
     )
-    for alert in collector_alerts():
-        yield from _alike([alert])
+    for alert in alerts():
+        if alert.about == "collector":
+            yield from _alike([alert])
 
 
 def _alike(group: Sequence[Alert]) -> Iterator[str]:
@@ -568,14 +573,13 @@ def _in_words(alert: Alert) -> str:
     number, unit = f"{alert.threshold:g}", alert.query.metric.unit
     if unit == "s":
         return f"{number} s ({_time(round(alert.threshold / 60))})"
-    if unit == "1" or (alert.over and alert.over != alert.times):
+    if unit == "1" or alert.over:
         return f"{number} ({alert.threshold:.0%})".replace("%", " %")
     return f"{number} %" if unit == "%" else number
 
 
 def _quantity(alert: Alert) -> str:
     text = _selection(alert.query)
-    text += f" times {_selection(alert.times)}" if alert.times else ""
     return text + (f" over {_selection(alert.over)}" if alert.over else "")
 
 
@@ -585,14 +589,19 @@ def _selection(query: Query) -> str:
 
 
 def _time(minutes: int) -> str:
+    if minutes % (24 * 60) == 0:
+        return f"{minutes // (24 * 60)} days"
     return f"{minutes // 60} h" if minutes % 60 == 0 else f"{minutes} min"
 
 
 def _choice(alert: Alert) -> str:
     """How to choose another threshold, where that makes sense."""
-    if not alert.setting:
+    if alert.highest is None:
         return ""
-    return f" `alerts.thresholds: {{{alert.setting}: {alert.threshold:g}}}` is the default."
+    return (
+        f" `alerts.thresholds: {{{alert.id}: {alert.threshold:g}}}` is the default, {alert.highest:.15g} the "
+        "highest."
+    )
 
 
 def broken_links() -> Iterator[str]:
