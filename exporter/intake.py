@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from opentelemetry._logs import LogRecord
@@ -23,6 +23,7 @@ from exporter.appstore.payloads.reader import clean_text, platform_name
 from exporter.appstore.reading import Answer
 from exporter.appstore.versions import version_key
 from exporter.cap import Cap
+from exporter.convert.catalogue import REGRESSED
 from exporter.convert.diagnostics import (
     Context,
     ConvertedGauges,
@@ -39,8 +40,9 @@ from exporter.convert.diagnostics import (
 )
 from exporter.convert.distributions import chained, owed
 from exporter.convert.insights import ConvertedInsights, convert_insights
-from exporter.convert.metrics import Converted, Selection, convert
+from exporter.convert.metrics import Converted, Selection, Standing, convert
 from exporter.errors import AppStoreError
+from exporter.otlp.edit import data_points, request_of
 from exporter.otlp.encode import MOST_OWED_BYTES, Body, can_be_restamped, encode, encode_events
 from exporter.report import CycleReport
 from exporter.settings import Account, Settings
@@ -89,6 +91,7 @@ class Intake:
         if self._is_unchanged(source, digest, answer):
             return
         payload = with_goals(self._parsed(app, parse_metrics, answer), goals)
+        standing = frozenset() if build else _standing(self._state.gauges(source))
 
         def make(at: int) -> tuple[tuple[Converted, ConvertedInsights | None], list[Metric]]:
             # First Apple's insights, few series and important ones: else a large app would have none of them.
@@ -99,7 +102,13 @@ class Intake:
             )
             left = max(0, room - found.series.total()) if found else room
             converted = convert(
-                payload, selection, observed_at=at, series_cap=left, build=number, min_change=least
+                payload,
+                selection,
+                observed_at=at,
+                series_cap=left,
+                build=number,
+                min_change=least,
+                standing=standing,
             )
             return (converted, found), [*converted.gauges, *(found.gauges if found else ())]
 
@@ -503,6 +512,24 @@ class Intake:
             "deployment.environment.name": self._account.environment,
         }
         return {key: value for key, value in attributes.items() if value}
+
+
+def _standing(gauges: Iterable[Body]) -> frozenset[Standing]:
+    """The regressions in stored gauges."""
+    scopes = [
+        scope
+        for body in gauges
+        for resource in request_of(body).resource_metrics
+        for scope in resource.scope_metrics
+    ]
+    return frozenset(
+        Standing.of(metric.name, {item.key: item.value.string_value for item in point.attributes})
+        for scope in scopes
+        for metric in scope.metrics
+        if metric.name.endswith(f".{REGRESSED.suffix}")
+        for point in data_points(metric)
+        if point.as_double == 1
+    )
 
 
 def _is_earlier(build: Build, than: Build) -> bool:

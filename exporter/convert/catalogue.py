@@ -137,7 +137,7 @@ REGRESSED = Companion(
     "regressed",
     "{flag}",
     "1 while the newest version is worse than the earlier ones beyond both margins and by the least change "
-    "(`regression.min_change`), else 0",
+    "(`regression.min_change`), and on down to half of both; else 0",
     computed=True,
 )
 GOAL_RATIO = Companion(
@@ -315,19 +315,35 @@ EVENTS = (INSIGHT_EVENT, DIAGNOSTIC_EVENT)
 
 OWN_ACCOUNTS = "appstore.accounts"  # on the resource of the exporter's own metrics
 
+_ACCOUNT = ("account", "environment")  # and which environment the account is of
+
 OWN_METRICS: tuple[FixedMetric, ...] = (
     FixedMetric(
-        "appstore.exporter.polls", "{poll}", "Polls of an account", "counter", ("account", "outcome")
+        "appstore.exporter.polls", "{poll}", "Polls of an account", "counter", (*_ACCOUNT, "outcome")
     ),
     FixedMetric(
-        "appstore.exporter.failures", "{failure}", "What failed, by reason", "counter", ("account", "reason")
+        "appstore.exporter.failures", "{failure}", "What failed, by reason", "counter", (*_ACCOUNT, "reason")
+    ),
+    FixedMetric(
+        "appstore.exporter.polls.failed_in_a_row",
+        "{poll}",
+        "The account's polls that failed since the last one that did not; 0 after one that did not",
+        "gauge",
+        _ACCOUNT,
+    ),
+    FixedMetric(
+        "appstore.exporter.key.refused",
+        "{flag}",
+        "1 while App Store Connect refuses the account's key, as of the last poll that it answered, else 0",
+        "gauge",
+        _ACCOUNT,
     ),
     FixedMetric(
         "appstore.exporter.requests",
         "{request}",
         "Requests to App Store Connect, retries included",
         "counter",
-        ("account", "endpoint", "status"),
+        (*_ACCOUNT, "endpoint", "status"),
     ),
     FixedMetric(
         "appstore.exporter.deferred",
@@ -335,35 +351,35 @@ OWN_METRICS: tuple[FixedMetric, ...] = (
         "Parts of a poll that were put off to the next one; `what` is one of metrics, overview, builds, "
         "signatures, logs, build_metrics",
         "counter",
-        ("account", "what"),
+        (*_ACCOUNT, "what"),
     ),
     FixedMetric(
         "appstore.exporter.rate_limit.limit",
         "{request}",
         "Requests that Apple allows the key per hour",
         "gauge",
-        ("account",),
+        _ACCOUNT,
     ),
     FixedMetric(
         "appstore.exporter.rate_limit.remaining",
         "{request}",
         "Requests that the key had left in its hour when Apple last answered, whoever used the others",
         "gauge",
-        ("account",),
+        _ACCOUNT,
     ),
     FixedMetric(
         "appstore.exporter.rate_limit.used",
         "{request}",
         "Requests that this exporter used in the key's last hour",
         "gauge",
-        ("account",),
+        _ACCOUNT,
     ),
     FixedMetric(
         "appstore.exporter.data.age",
         "s",
         "Time since App Store Connect last answered for the app",
         "gauge",
-        ("account", "app"),
+        (*_ACCOUNT, "app"),
     ),
     FixedMetric("appstore.exporter.points.sent", "{point}", "Points the endpoint accepted", "counter"),
     FixedMetric(
@@ -377,7 +393,7 @@ OWN_METRICS: tuple[FixedMetric, ...] = (
         "{point}",
         "Values in Apple's answer that did not become points, by reason",
         "counter",
-        ("account", "reason"),
+        (*_ACCOUNT, "reason"),
     ),
     FixedMetric("appstore.exporter.events.sent", "{event}", "Events the endpoint accepted", "counter"),
     FixedMetric(

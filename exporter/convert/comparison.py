@@ -12,9 +12,13 @@ the mean of the earlier versions' values:
   and the least change alone decides.
 - **Beyond both margins** means |value − mean| > margin of the value + margin of the mean: the two intervals
   do not touch. That is stricter than a test of the difference at the confidence of the margins.
-- **`regressed`** = 1 if and only if the version is the platform's newest, the change is for the worse, it is
-  beyond both margins, and |delta| is at least `regression.min_change`. Over a mean of 0 any rise is large
-  enough, though there is no delta to send; a mean below 0 is not judged.
+- **`regressed`** becomes 1 if and only if the version is the platform's newest, the change is for the worse,
+  it is beyond both margins, and |delta| is at least `regression.min_change`. Over a mean of 0 any rise is
+  large enough, though there is no delta to send; a mean below 0 is not judged.
+- **It stays 1** in the next answer, while the version is the newest, down to half of that: the change is
+  still for the worse, |value − mean| > (margin of the value + margin of the mean) / 2, and |delta| is at
+  least half of `regression.min_change`. A change that hovers about a limit would else end and raise the alert
+  on its version again and again. Below half it is 0, until it becomes 1 anew.
 - Every other version that has a value bears an explicit 0, the newest one without anything to compare it with
   included. So an alert on a version ends by data when the next version supersedes it.
 - A metric for which nobody knows the direction that is worse has a `delta` and no `regressed`.
@@ -33,7 +37,7 @@ What the numbers cannot say, because Apple does not:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import fsum, hypot, inf, isclose, isfinite
+from math import fsum, hypot, inf, isclose, isfinite, ldexp
 from typing import Literal, NamedTuple
 
 Direction = Literal["higher", "lower"]
@@ -59,13 +63,16 @@ class Comparison(NamedTuple):
     regressed: bool
 
 
-def compare(measured: Sequence[Measured], worse: Direction | None, min_change: float) -> Comparison:
+def compare(
+    measured: Sequence[Measured], worse: Direction | None, min_change: float, *, stood: bool
+) -> Comparison:
     """The newest version against the mean of the others, by the rules at the top of this file.
 
     Args:
         measured: the versions of one metric, platform, device and percentile that have a value, each once.
         worse: the direction that is worse; None where nobody knows, and then nothing has regressed.
         min_change: the least |delta| of a regression, as a ratio.
+        stood: the newest version's flag was 1 in the answer before; half of what raises it keeps it.
     """
     newest = next((item for item in measured if item.rank == 0), None)
     earlier = [item for item in measured if item.rank > 0]
@@ -76,10 +83,11 @@ def compare(measured: Sequence[Measured], worse: Direction | None, min_change: f
         return Comparison(None, False)
     delta = newest.value / mean - 1 if mean > 0 else inf
     change = newest.value - mean
+    part = 0.5 if stood else 1.0
     regressed = (
         (change > 0 if worse == "higher" else change < 0 if worse == "lower" else False)
-        and _exceeds(abs(change), _margin(newest, earlier))
-        and _reaches(abs(delta), min_change)
+        and _exceeds(abs(change), part * _margin(newest, earlier))
+        and _reaches(abs(delta), part * min_change)
     )
     return Comparison(delta if isfinite(delta) else None, regressed)
 
@@ -88,7 +96,8 @@ def _mean(values: Sequence[float]) -> float:
     try:
         return fsum(values) / len(values)
     except OverflowError:  # their sum is no double; their mean is
-        return fsum(value / len(values) for value in values)
+        halvings = len(values).bit_length()
+        return ldexp(fsum(ldexp(value, -halvings) for value in values) / len(values), halvings)
 
 
 def _margin(newest: Measured, earlier: Sequence[Measured]) -> float:

@@ -267,12 +267,15 @@ def new_signatures(
 def new_share(signatures: Collection[Signature], new: Collection[str]) -> float | None:
     """The weight of the new among the signatures of one type, over the weight of all: 0 to 1 on any scale.
 
-    None where that is not known: a signature has no weight or a negative one, or all weigh nothing.
+    0 where none is new, as of a type without any: an alert is to end. Otherwise None where it is not known: a
+    signature has no weight or a negative one, or all weigh nothing.
 
     Args:
         signatures: all of the type, each id once.
         new: the ids of those that no earlier version had, of any type.
     """
+    if not any(item.id in new for item in signatures):
+        return 0.0
     weights = {item.id: item.weight for item in signatures if item.weight is not None and item.weight >= 0.0}
     heaviest = max(weights.values(), default=0.0)
     if len(weights) < len(signatures) or heaviest == 0.0:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -99,6 +99,27 @@ class Converted:
     unknown_units: frozenset[str]
 
 
+class Standing(NamedTuple):
+    """A `….regressed` that is 1: the flag's own name, and what it is about (`percentile` may be empty)."""
+
+    name: str
+    platform: str
+    device: str
+    percentile: str
+    version: str
+
+    @classmethod
+    def of(cls, name: str, attributes: Mapping[str, str]) -> Standing:
+        """The same, from the attributes that its point bears."""
+        return cls(
+            name,
+            attributes["platform"],
+            attributes["device"],
+            attributes.get("percentile", ""),
+            attributes["version"],
+        )
+
+
 class _Name(NamedTuple):
     """What makes an OTLP metric. One that Apple sends in two units becomes two, not one of mixed numbers."""
 
@@ -172,6 +193,7 @@ def convert(
     series_cap: int,
     build: str = "",
     min_change: float = MIN_CHANGE,
+    standing: Collection[Standing] = (),
 ) -> Converted:
     """Turn one answer into points.
 
@@ -183,8 +205,9 @@ def convert(
         build: the build number, for the answer of a build; becomes an attribute. Such an answer holds one
             version, so nothing is compared.
         min_change: the least change that is a regression, as a ratio (0.05 is five per cent).
+        standing: the regressions in what the answer before became; less keeps one than raises it.
     """
-    conversion = _Conversion(payload, selection, observed_at, build, min_change)
+    conversion = _Conversion(payload, selection, observed_at, build, min_change, standing)
     for metric in payload.metrics:
         conversion.add(metric)
     return conversion.result(series_cap)
@@ -198,12 +221,14 @@ class _Conversion:
         observed_at: int,
         build: str,
         min_change: float,
+        standing: Collection[Standing],
     ) -> None:
         self.offered = payload.offered
         self.left_out = Counter(payload.left_out)
         self.observed_at = observed_at
         self.build = {"build": build} if build else {}
         self.min_change = min_change
+        self.standing = standing
         self.detail = selection.detail
         self.wants_category = _matcher(tuple(pattern.upper() for pattern in selection.categories))
         self.wants_device = _matcher(selection.devices)
@@ -325,7 +350,8 @@ class _Conversion:
     def _add_comparisons(self) -> None:
         for history in self.histories.values():
             worse = history[0][0].names.worse
-            found = compare([measured for _, measured in history], worse, self.min_change)
+            stood = any(place.rank == 0 and self._stood(place) for place, _ in history)
+            found = compare([measured for _, measured in history], worse, self.min_change, stood=stood)
             for place, _ in history:
                 is_newest = place.rank == 0
                 if worse:
@@ -334,6 +360,10 @@ class _Conversion:
                 if is_newest and found.delta is not None:
                     importance = FAMILY_DELTA if place.family else MODEL_COMPANION
                     self._compute(DELTA, importance, place, found.delta)
+
+    def _stood(self, place: _Place) -> bool:
+        flag = place.names.companions[REGRESSED.suffix].name
+        return Standing.of(flag, place.attributes) in self.standing
 
     def _add_distributions(self) -> None:
         for spread, values in self.observed.items():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ def compared(
     *earlier: Version,
     worse: Direction | None = "higher",
     min_change: float = 0.05,
+    stood: bool = False,
 ) -> Comparison:
     """Versions as values, or as (value, margin); the newest first."""
     measured = [
@@ -24,7 +26,7 @@ def compared(
         for rank, version in enumerate((newest, *earlier))
         if version is not None
     ]
-    return compare(measured, worse, min_change)
+    return compare(measured, worse, min_change, stood=stood)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,7 @@ def compared(
         (100.0, (100.0,), 0.0),
         (0.0, (100.0,), -1.0),
         (1.5e308, (1.5e308, 1.5e308), 0.0),
+        (sys.float_info.max, (sys.float_info.max,) * 3, 0.0),
         (100.0, (), None),
         (None, (100.0, 120.0), None),
         (100.0, (0.0,), None),
@@ -134,34 +137,103 @@ def test_the_least_change_can_be_chosen() -> None:
     assert not compared(100.0, 100.0, min_change=0.0).regressed
 
 
+def test_a_regression_that_stands_does_not_flap() -> None:
+    """Raised once, it stands while the value hovers about the limit; ended below half, it is raised anew."""
+    days = (1.048, 1.052, 1.048, 1.053, 1.047, 1.025, 1.0249, 1.048, 1.049, 1.05, 1.03)
+    told, stood = [], False
+    for newest in days:
+        stood = compared((newest, 0.005), (1.0, 0.005), stood=stood).regressed
+        told.append(stood)
+    assert told == [False, True, True, True, True, True, False, False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("newest", "earlier", "regressed"),
+    [
+        ((110.1, 10.0), ((100.0, 10.0),), True),
+        ((110.0, 10.0), ((100.0, 10.0),), False),  # half of the margins, and not beyond it
+        ((0.25, 0.05), ((0.2, 0.05),), False),  # the same in doubles
+        ((107.6, 10.0), ((100.0, 8.0), (100.0, 6.0)), True),  # (10 + 5) / 2
+        ((107.4, 10.0), ((100.0, 8.0), (100.0, 6.0)), False),
+        (110.1, ((100.0, 10.0),), True),  # 10 for the newest, too
+        ((102.5, 0.0), ((100.0, 0.0),), True),
+        ((102.4, 0.0), ((100.0, 0.0),), False),  # beyond the margins, and less than half of the least change
+        (0.1025, (0.1,), True),
+        ((100.1, 0.0), ((0.0, 0.0),), True),
+        ((100.0, 0.0), ((100.0, 0.0),), False),
+        ((90.0, 0.0), ((100.0, 0.0),), False),
+        (200.0, (), False),
+        (None, (100.0, 100.0), False),
+        (100.0, (-50.0,), False),
+    ],
+)
+def test_half_of_what_raises_a_regression_keeps_it(
+    newest: Version | None, earlier: tuple[Version, ...], regressed: bool
+) -> None:
+    """Half of both margins together and half of the least change, for the worse, and over what is judged."""
+    assert compared(newest, *earlier, stood=True).regressed is regressed
+
+
+@pytest.mark.parametrize(
+    ("worse", "rise", "fall"), [("higher", True, False), ("lower", False, True), (None, False, False)]
+)
+def test_only_what_is_worse_is_kept(worse: Direction | None, rise: bool, fall: bool) -> None:
+    """A change for the better ends a regression, however small it is."""
+    assert compared(103.0, 100.0, worse=worse, stood=True).regressed is rise
+    assert compared(97.0, 100.0, worse=worse, stood=True).regressed is fall
+
+
+def test_half_of_the_least_change_is_of_the_chosen_one() -> None:
+    """`min_change` is halved whatever it is; with 0, any change for the worse keeps what stands."""
+    assert compared(125.0, 100.0, min_change=0.5, stood=True).regressed
+    assert not compared(124.0, 100.0, min_change=0.5, stood=True).regressed
+    assert compared(100.1, 100.0, min_change=0.0, stood=True).regressed
+    assert not compared(100.0, 100.0, min_change=0.0, stood=True).regressed
+
+
 amounts = st.just(0.0) | st.floats(1e-6, 1e6)
 versions = st.tuples(amounts, st.none() | amounts)
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.lists(versions, min_size=1, max_size=8), st.randoms(use_true_random=False), st.integers(-20, 20))
+@given(
+    st.lists(versions, min_size=1, max_size=8),
+    st.randoms(use_true_random=False),
+    st.integers(-20, 20),
+    st.booleans(),
+)
 def test_neither_order_nor_unit_matters(
-    found: list[tuple[float, float | None]], order: random.Random, power: int
+    found: list[tuple[float, float | None]], order: random.Random, power: int, stood: bool
 ) -> None:
     """The same versions in another order, or in a unit 2ⁿ times as large, compare the same."""
     measured = [Measured(rank, *version) for rank, version in enumerate(found)]
-    expected = compare(measured, "higher", 0.05)
+    expected = compare(measured, "higher", 0.05, stood=stood)
     scale = 2.0**power
     other = [
         Measured(rank, value * scale, None if margin is None else margin * scale)
         for rank, value, margin in measured
     ]
     order.shuffle(other)
-    result = compare(other, "higher", 0.05)
+    result = compare(other, "higher", 0.05, stood=stood)
     assert result.regressed == expected.regressed
     assert result.delta == (None if expected.delta is None else pytest.approx(expected.delta))
 
 
 @settings(deadline=None, max_examples=300)
 @given(
-    st.lists(st.tuples(st.floats(allow_nan=False, allow_infinity=False), st.none() | st.floats()), max_size=8)
+    st.lists(
+        st.tuples(st.floats(allow_nan=False, allow_infinity=False), st.none() | st.floats()), max_size=8
+    ),
+    st.sampled_from(["higher", "lower", None]),
+    st.sampled_from([0.0, 0.05, 1.0]),
 )
-def test_any_numbers_can_be_compared(found: list[tuple[float, float | None]]) -> None:
-    """However large, small, negative or odd: a finite delta or none, and no exception."""
-    result = compare([Measured(rank, *version) for rank, version in enumerate(found)], "higher", 0.05)
-    assert result.delta is None or math.isfinite(result.delta)
+def test_any_numbers_can_be_compared(
+    found: list[tuple[float, float | None]], worse: Direction | None, min_change: float
+) -> None:
+    """However odd: a finite delta or none, and what raises a regression keeps it, with the same delta."""
+    measured = [Measured(rank, *version) for rank, version in enumerate(found)]
+    raised = compare(measured, worse, min_change, stood=False)
+    kept = compare(measured, worse, min_change, stood=True)
+    assert raised.delta is None or math.isfinite(raised.delta)
+    assert kept.delta == raised.delta
+    assert kept.regressed or not raised.regressed

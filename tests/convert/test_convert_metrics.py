@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import pytest
 from exporter.appstore.payloads.metrics import parse_metrics
 from exporter.appstore.versions import version_key
 from exporter.convert.catalogue import COMPANIONS
-from exporter.convert.metrics import Converted, Selection, convert
+from exporter.convert.metrics import Converted, Selection, Standing, convert
 
 NOW = 1_700_000_000_000_000_000
 FULL: dict[str, Any] = {
@@ -463,10 +464,63 @@ def test_margins_and_the_least_change_are_the_callers() -> None:
     assert computed(large)["regressed all_iphones 1.10"] == 0.0
 
 
+STOOD = Standing("appstore.launch.time.regressed", "iOS", "all_iphones", "p90", "1.1")
+
+
+def hovering(standing: Collection[Standing], *versions: tuple[str, float], min_change: float = 0.05) -> Any:
+    """The flags of launches that took 100 ms in 1.0, and in these versions so many."""
+    points = [point(version, value) for version, value in (("1.0", 100.0), *versions)]
+    product = metric(dataset("all_iphones", *points, percentile="percentile.ninety"))
+    payload = parse_metrics({"productData": [product]})
+    options: dict[str, Any] = {"min_change": min_change, "standing": standing}
+    flags = computed(convert(payload, Selection(), observed_at=NOW, series_cap=100, **options))
+    return {line.split()[2]: value for line, value in flags.items() if "regressed" in line}
+
+
+def test_a_regression_that_stands_goes_on() -> None:
+    """Three per cent are half of the least change and too little of it: they keep a flag and raise none."""
+    assert hovering([STOOD], ("1.1", 103.0)) == {"1.0": 0.0, "1.1": 1.0}
+    assert hovering([], ("1.1", 103.0)) == {"1.0": 0.0, "1.1": 0.0}
+    assert hovering([STOOD], ("1.1", 102.0)) == {"1.0": 0.0, "1.1": 0.0}
+    assert hovering([STOOD], ("1.1", 103.0), min_change=0.07) == {"1.0": 0.0, "1.1": 0.0}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"name": "appstore.hang.rate.regressed"},
+        {"name": "appstore.launch.time"},
+        {"platform": "macOS"},
+        {"device": "all_ipads"},
+        {"percentile": "p50"},
+        {"percentile": ""},
+        {"version": "1.0"},
+    ],
+)
+def test_a_regression_of_something_else_keeps_nothing(other: dict[str, str]) -> None:
+    """A flag stands for its metric, platform, device, percentile and version alone."""
+    assert hovering([STOOD._replace(**other)], ("1.1", 103.0))["1.1"] == 0.0
+
+
+def test_a_regression_ends_with_its_version() -> None:
+    """What stood of a version that is superseded bears a 0, and lends the newest one nothing."""
+    assert hovering([STOOD], ("1.1", 106.0), ("1.2", 106.5)) == {"1.0": 0.0, "1.1": 0.0, "1.2": 0.0}
+
+
+def test_a_regression_without_a_percentile_stands_too() -> None:
+    """Where Apple gives no percentile, the flag has none, and is known again by that."""
+    product = metric(dataset("all_iphones", point("1.0", 100.0), point("1.1", 103.0)))
+    payload = parse_metrics({"productData": [product]})
+    stood = STOOD._replace(percentile="")
+    result = convert(payload, Selection(), observed_at=NOW, series_cap=100, standing=[stood])
+    assert computed(result)["regressed all_iphones 1.1"] == 1.0
+
+
 def test_a_build_is_compared_with_nothing() -> None:
     """The answer of a build holds one version: it bears neither flag nor delta, only the goal's ratio."""
     payload = parse_metrics({"productData": [metric(rising("all_iphones", goal=100.0))]})
-    result = convert(payload, Selection(), observed_at=NOW, series_cap=100, build="7")
+    stood = STOOD._replace(percentile="", version="1.10")
+    result = convert(payload, Selection(), observed_at=NOW, series_cap=100, build="7", standing=[stood])
     assert computed(result) == pytest.approx({"goal_ratio all_iphones 1.10": 1.5})
 
 

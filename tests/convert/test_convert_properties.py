@@ -7,7 +7,7 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from opentelemetry.sdk.metrics.export import Metric, NumberDataPoint
 from exporter.appstore.payloads.metrics import parse_metrics
 from exporter.convert.catalogue import COMPANIONS, LEFT_OUT
 from exporter.convert.distributions import Distribution
-from exporter.convert.metrics import Converted, Selection, convert
+from exporter.convert.metrics import Converted, Selection, Standing, convert
 from exporter.errors import BadAnswer
 
 OBSERVED_AT = 1_700_000_000_000_000_000
@@ -272,15 +272,22 @@ def _check_distribution(item: Distribution) -> None:
     selection=selections,
     cap=st.integers(0, 40),
     build=st.sampled_from(["", "7"]),
+    stood=st.booleans(),
 )
-def test_no_answer_breaks_a_rule(document: Any, selection: Selection, cap: int, build: str) -> None:
+def test_no_answer_breaks_a_rule(
+    document: Any, selection: Selection, cap: int, build: str, stood: bool
+) -> None:
     """Whatever Apple sends, only BadAnswer is raised, each value is accounted for, each point is valid."""
     try:
         payload = parse_metrics(document)
     except BadAnswer:
         return
     assert payload.offered == offered(document)
-    converted = convert(payload, selection, observed_at=OBSERVED_AT, series_cap=cap, build=build)
+    everything = convert(payload, selection, observed_at=OBSERVED_AT, series_cap=1_000_000)
+    standing = [of_flag for of_flag, _ in _flags(everything)] if stood else ()
+    converted = convert(
+        payload, selection, observed_at=OBSERVED_AT, series_cap=cap, build=build, standing=standing
+    )
     points = points_of(converted)
     left_out = converted.left_out.total() - converted.left_out["malformed"]
     apples = [metric for metric, _ in points if metric.name.rpartition(".")[2] not in COMPUTED]
@@ -357,6 +364,16 @@ def test_a_larger_cap_keeps_all_that_a_smaller_one_keeps(
         assert converted.capped + converted.series == everything.series
 
 
+@settings(deadline=None, max_examples=150)
+@given(seed=st.integers(0, 10_000), selection=selections, cap=st.integers(0, 80))
+def test_the_same_answer_again_changes_no_flag(seed: int, selection: Selection, cap: int) -> None:
+    """What an answer raises it keeps, and raises no more: so one that came before need not be read again."""
+    document = answer(seed)
+    first = _converted(document, selection, cap)
+    standing = [of_flag for of_flag, value in _flags(first) if value]
+    assert contents(_converted(document, selection, cap, standing)) == contents(first)
+
+
 @pytest.mark.parametrize("detail", ["aggregate", "standard", "full"])
 def test_a_well_formed_answer_loses_nothing_to_the_reader(detail: Any) -> None:
     """Of answers without a fault, only missing values and what the configuration leaves away is left out."""
@@ -365,6 +382,17 @@ def test_a_well_formed_answer_loses_nothing_to_the_reader(detail: Any) -> None:
         assert set(converted.left_out) <= {"no_value"} | ({"detail"} if detail != "full" else set())
 
 
-def _converted(document: dict[str, Any], selection: Selection, cap: int) -> Converted:
+def _converted(
+    document: dict[str, Any], selection: Selection, cap: int, standing: Collection[Standing] = ()
+) -> Converted:
     arrived = json.loads(json.dumps(document), parse_int=float)
-    return convert(parse_metrics(arrived), selection, observed_at=OBSERVED_AT, series_cap=cap)
+    payload = parse_metrics(arrived)
+    return convert(payload, selection, observed_at=OBSERVED_AT, series_cap=cap, standing=standing)
+
+
+def _flags(converted: Converted) -> list[tuple[Standing, float]]:
+    return [
+        (Standing.of(metric.name, {key: str(v) for key, v in (point.attributes or {}).items()}), point.value)
+        for metric, point in points_of(converted)
+        if metric.name.endswith(".regressed")
+    ]

@@ -471,7 +471,7 @@ def test_a_problem_is_new_while_no_earlier_version_had_it(known: Versions | None
         ([1e308, 1e308], 0.5),
         ([5e-324, 5e-324], 0.5),
         ([1.0, 1e300], 1e-300),
-        ([], None),
+        ([], 0.0),
         ([0.0, 0.0], None),
         ([None], None),
         ([0.5, None], None),
@@ -484,6 +484,7 @@ def test_the_share_of_the_new_is_by_weight(found: list[float | None], share: flo
     """The first one is new: its weight over all, on any scale; None where one is not known, or all are 0."""
     of_type = [signature(number, weight) for number, weight in enumerate(found)]
     assert new_share(of_type, {"s000", "of another type"}) == (share and pytest.approx(share))
+    assert new_share(of_type, {"of another type"}) == 0.0  # nothing is new, whatever it weighs
 
 
 @pytest.mark.parametrize("scale", [1.0, 100.0])
@@ -496,6 +497,7 @@ def test_the_share_of_the_new_is_of_all_signatures(scale: float) -> None:
     )
     of_type = {"version": "2.1", "platform": "iOS"}
     assert [point for point in gauges_of(converted) if point[0].endswith("share")] == [
+        ("appstore.diagnostic.new_share", {"diagnostic_type": "DISK_WRITES", **of_type}, 0.0),
         ("appstore.diagnostic.new_share", {"diagnostic_type": "HANGS", **of_type}, 0.25),
         ("appstore.diagnostic.new_share", {"diagnostic_type": "LAUNCHES", **of_type}, 1.0),
     ]

@@ -170,10 +170,10 @@ OVERVIEW: Json = {
 @pytest.mark.parametrize(
     ("models", "stays"),
     [
-        (20, {"build metrics", "1.0", "2.0", "3.0"}),
-        (22, {"1.0", "2.0", "3.0"}),
-        (30, {"2.0", "3.0"}),
-        (35, {"3.0"}),
+        (18, {"build metrics", "1.0", "2.0", "3.0"}),
+        (20, {"1.0", "2.0", "3.0"}),
+        (27, {"2.0", "3.0"}),
+        (33, {"3.0"}),
     ],
 )
 def test_no_more_goes_for_grown_metrics_than_has_to(

@@ -173,8 +173,9 @@ def shares(world: ScriptedWorld, hours: float = 24.0) -> dict[str, float | None]
     world.later(hours)
     assert world.poll_asking()[0].failures == []
     points = [p for p in world.delivered()[0] if p.name == "appstore.diagnostic.new_share"]
-    assert {p.attributes["diagnostic_type"] for p in points} <= {"HANGS"}
-    return {str(p.attributes["version"]): p.value for p in points}
+    of_hangs = [p for p in points if p.attributes["diagnostic_type"] == "HANGS"]
+    assert {p.value for p in points if p not in of_hangs} <= {0.0}  # there are none
+    return {str(p.attributes["version"]): p.value for p in of_hangs}
 
 
 @pytest.mark.parametrize("scale", [1.0, 100.0])
@@ -203,23 +204,33 @@ def test_the_part_that_is_new_is_0_where_new_cannot_be_told(make_scripted: MakeS
     found = [signature("named", "Shop.pay()", 0.5), signature("nameless", "Shop + 105316", 0.5)]
     world.script.signatures_of |= {"b2": page(*found), "b1": unavailable()}
     world.poll_asking()
-    (point,) = [p for p in world.delivered()[0] if p.name == "appstore.diagnostic.new_share"]
-    assert (point.attributes["version"], point.value) == ("2.0", 0.0)
+    points = [p for p in world.delivered()[0] if p.name == "appstore.diagnostic.new_share"]
+    assert {(p.attributes["version"], p.value) for p in points} == {("2.0", 0.0)}
     world.script.signatures_of |= {"b2": page(*found, signature("fresh", "Shop.wait()", 1.0)), "b1": page()}
-    assert shares(world) == {"2.0": 0.75}
+    assert shares(world) == {"1.0": 0.0, "2.0": 0.75}
 
 
-@pytest.mark.parametrize("found", [[], [("s", 0.0)], [("s", None), ("t", 0.5)]])
+@pytest.mark.parametrize("found", [[("s", 0.0)], [("s", None), ("t", 0.5)]])
 def test_no_part_is_told_where_weights_do_not_tell(
     make_scripted: MakeScripted, found: list[tuple[str, float | None]]
 ) -> None:
-    """Without signatures, without their weights, or where these are all 0, the gauge ends."""
+    """Without the weights of what is new, or where these are all 0, the gauge ends."""
     world = make_scripted(diagnostics__logs="false")
     world.hold(V2, V1)
     world.script.signatures_of |= {"b1": page(), "b2": page(signature("s", "Shop.pay()", 0.5))}
-    assert shares(world) == {"2.0": 1.0}
+    assert shares(world) == {"1.0": 0.0, "2.0": 1.0}
     world.script.signatures_of["b2"] = page(*(signature(key, f"{key}()", weight) for key, weight in found))
-    assert shares(world) == {}
+    assert shares(world) == {"1.0": 0.0}
+
+
+def test_a_type_that_has_no_signatures_any_more_has_nothing_new(make_scripted: MakeScripted) -> None:
+    """An explicit 0 ends the alert on it."""
+    world = make_scripted(diagnostics__logs="false")
+    world.hold(V2, V1)
+    world.script.signatures_of |= {"b1": page(), "b2": page(signature("s", "Shop.pay()", 0.5))}
+    assert shares(world) == {"1.0": 0.0, "2.0": 1.0}
+    world.script.signatures_of["b2"] = page()
+    assert shares(world) == {"1.0": 0.0, "2.0": 0.0}
 
 
 # What is remembered
