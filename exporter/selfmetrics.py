@@ -43,8 +43,9 @@ class SelfMetrics:
         exporter: where to; None: nowhere.
         interval: seconds between exports.
         observe: the gauges: their name without prefix → what they are now, as (value, attributes).
-        accounts: which this exporter polls, by name → environment. They tell it from others that send to the
-            same backend, such as the other shards; no two have the same.
+        accounts: which this exporter polls, by name → environment. The names tell it from others that send to
+            the same backend, such as the other shards; no two have the same. What is about an account bears
+            its environment, too: two exporters may have an account of one name.
     """
 
     def __init__(
@@ -54,11 +55,11 @@ class SelfMetrics:
         observe: dict[str, Observe],
         accounts: Mapping[str, str] | None = None,
     ) -> None:
+        self._environments = accounts or {}
         readers = [PeriodicExportingMetricReader(exporter, interval * 1000)] if exporter else []
         about = {"service.name": "perfpower-exporter", "service.version": __version__}
         if accounts:
             about[OWN_ACCOUNTS] = ",".join(accounts)[:LONGEST_TEXT]
-            about["deployment.environment.name"] = ",".join(dict.fromkeys(accounts.values()))[:LONGEST_TEXT]
         self._provider = MeterProvider(readers, Resource(about), shutdown_on_exit=False)
         self._meter = self._provider.get_meter("perfpower-exporter", __version__)
         self._polls = self._counter("polls")
@@ -75,13 +76,12 @@ class SelfMetrics:
 
     def request(self, account: str, endpoint: str, status: int | None) -> None:
         """An attempt to ask App Store Connect something; `status` is None when no answer came."""
-        self._requests.add(
-            1, {"account": account, "endpoint": endpoint, "status": str(status) if status else "none"}
-        )
+        answer = {"endpoint": endpoint, "status": str(status) if status else "none"}
+        self._requests.add(1, self._of(account) | answer)
 
     def polled(self, report: CycleReport) -> None:
         """An account was polled."""
-        account = {"account": report.account}
+        account = self._of(report.account)
         self._polls.add(1, account | {"outcome": report.outcome})
         for what, count in Count(step.what for step in report.deferred).items():
             self._deferred.add(count, account | {"what": what})
@@ -92,7 +92,7 @@ class SelfMetrics:
 
     def failed(self, account: str, reason: str) -> None:
         """A poll (of an account) or a heartbeat (of none) could not be done at all."""
-        self._failures.add(1, {"account": account, "reason": reason} if account else {"reason": reason})
+        self._failures.add(1, self._of(account) | {"reason": reason} if account else {"reason": reason})
 
     def delivered(self, delivery: Delivery) -> None:
         """A pass over what is to be sent has ended."""
@@ -111,13 +111,23 @@ class SelfMetrics:
         """Send the rest and stop."""
         self._provider.shutdown(5_000)
 
+    def _of(self, account: str) -> dict[str, str]:
+        """What a point about an account bears of it."""
+        environment = self._environments.get(account)
+        return {"account": account, **({"environment": environment} if environment else {})}
+
     def _counter(self, name: str) -> metrics.Counter:
         metric = _OWN[_PREFIX + name]
         return self._meter.create_counter(metric.name, metric.unit, metric.description)
 
     def _gauge(self, name: str, observe: Observe) -> None:
         def callback(_options: CallbackOptions) -> Iterable[Observation]:
-            return [Observation(value, attributes) for value, attributes in observe()]
+            return [
+                Observation(value, attributes | self._of(attributes["account"]))
+                if "account" in attributes
+                else Observation(value, attributes)
+                for value, attributes in observe()
+            ]
 
         metric = _OWN[_PREFIX + name]
         self._meter.create_observable_gauge(metric.name, [callback], metric.unit, metric.description)

@@ -92,6 +92,8 @@ class Exporter:
                 "rate_limit.limit": lambda: self._quota_gauge(lambda quota: quota.limit),
                 "rate_limit.remaining": lambda: self._quota_gauge(lambda quota: quota.remaining),
                 "rate_limit.used": lambda: self._quota_gauge(lambda quota: quota.used(clock())),
+                "polls.failed_in_a_row": self.status.failed_in_a_row,
+                "key.refused": self.status.key_refused,
                 "data.age": self.status.data_age,
                 "outbox.depth": lambda: [(state.outbox_depth(), {})],
                 "delivery.duration": self.status.delivery_duration,
@@ -161,15 +163,19 @@ class Exporter:
         try:
             yield
         except ExporterError as error:
-            self.status.broken(error, job)
-            self._metrics.failed(account, error.reason)
+            self._broke(error, job, account, error.reason)
             fields = {"account": account or None, "reason": error.reason, "error": str(error)}
             self._log.error("poll.failed" if account else "heartbeat.failed", **fields)
         except Exception as error:  # noqa: BLE001  # a bug must not end the schedule; it is logged whole
-            self.status.broken(error, job)
-            self._metrics.failed(account, "bug")
+            self._broke(error, job, account, "bug")
             fields = {"account": account or None, "reason": "bug"}
             self._log.exception("poll.failed" if account else "heartbeat.failed", **fields)
+
+    def _broke(self, error: Exception, job: str, account: str, reason: str) -> None:
+        self.status.broken(error, job)
+        self._metrics.failed(account, reason)
+        if account:
+            self.status.poll_broke(account, reason)
 
     def _cycle(self, account: Account) -> Cycle:
         quota = self.quotas.get(account.key_id)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from exporter.appstore.plan import IMPORTANCE
 from exporter.deliver import Delivery
-from exporter.errors import ExporterError
+from exporter.errors import CredentialsRefused, ExporterError, StateError
 from exporter.otlp.passed_on import what_to_do
 from exporter.report import CycleReport
 from exporter.settings import Settings
-from exporter.state import Answered, State
+from exporter.state import Answered, State, Trouble
 
 _MISSED_HEARTBEATS = 3
 _LONGEST_PASS = 300.0  # seconds that a delivery may take without the process counting as stuck
@@ -37,6 +38,7 @@ class Status:
         self._reports: dict[str, CycleReport] = {}
         self._broken: dict[str, str] = {}
         self._units: set[str] = set()
+        self._troubles = state.troubles()
         self.delivery: Delivery | None = None
 
     def polled(self, report: CycleReport) -> None:
@@ -44,6 +46,39 @@ class Status:
         with self._lock:
             self._reports[report.account] = report
             self._broken.pop(f"poll {report.account}", None)
+        self._tried(report.account, {error.reason for error in report.failures}, answered=report.answers > 0)
+
+    def poll_broke(self, account: str, reason: str) -> None:
+        """A poll of an account could not be done at all."""
+        self._tried(account, {reason}, answered=False)
+
+    def _tried(self, account: str, reasons: Collection[str], *, answered: bool) -> None:
+        """A poll has ended. Whether the key is refused, only an answer tells."""
+        before = self._troubles.get(account, Trouble())
+        refused = CredentialsRefused.reason in reasons
+        trouble = Trouble(
+            before.failed + 1 if reasons else 0,
+            refused or (before.refused and bool(reasons) and not answered),
+        )
+        with self._lock:
+            self._troubles[account] = trouble
+        with suppress(StateError):  # it is known until the restart; and what ails the state is told elsewhere
+            self._state.set_trouble(account, trouble)
+
+    def failed_in_a_row(self) -> Iterator[tuple[float, dict[str, str]]]:
+        """How many of the last polls failed, for each account that was ever polled."""
+        for account, trouble in self._known_troubles():
+            yield trouble.failed, {"account": account}
+
+    def key_refused(self) -> Iterator[tuple[float, dict[str, str]]]:
+        """1 for each account whose key is refused, 0 for the others that were ever polled."""
+        for account, trouble in self._known_troubles():
+            yield float(trouble.refused), {"account": account}
+
+    def _known_troubles(self) -> list[tuple[str, Trouble]]:
+        with self._lock:
+            known = dict(self._troubles)
+        return [(each.name, known[each.name]) for each in self._settings.accounts if each.name in known]
 
     def reports(self) -> list[CycleReport]:
         """The last poll of each account that was polled."""

@@ -104,4 +104,12 @@ MIGRATIONS = (
         CREATE INDEX outbox_signal ON outbox (signal);
         """,
     ),
+    (
+        "trouble",
+        """
+        CREATE TABLE trouble (
+            account TEXT PRIMARY KEY, failed INTEGER NOT NULL, refused INTEGER NOT NULL
+        ) WITHOUT ROWID;
+        """,
+    ),
 )

@@ -8,6 +8,7 @@ finding     Apple's insights that were told of
 step        when each thing was last asked for, since when it waits, when it was refused
 request     the requests that a key made in the last hour
 run         the last poll of each account
+trouble     how many of its polls failed in a row, and whether its key was refused
 
 What is remembered of diagnostics is in `diagnostics`. Times are nanoseconds since the epoch, but for `step`,
 `request` and `run`, which are in seconds. What one answer brings is stored in one transaction: a kill at any
@@ -66,6 +67,15 @@ class Source(NamedTuple):
     app_id: str
     build_id: str = ""
     kind: Kind = "metrics"
+
+
+class Trouble(NamedTuple):
+    """Of an account: how many of its last polls failed in a row, and whether App Store Connect refuses its
+    key, as of the last poll that it answered.
+    """
+
+    failed: int = 0
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +161,11 @@ class State:
             "SELECT account, app_id, build_id, kind, bundle_id, observed_at, series FROM source"
         )
         return [Answered(Source(*row[:4]), *row[4:]) for row in rows]
+
+    def gauges(self, source: Source) -> list[Body]:
+        """The newest gauges of a source."""
+        query = f"SELECT body, points FROM snapshot WHERE {_SOURCE} ORDER BY id"  # noqa: S608
+        return [Body(bytes(body), points) for body, points in self._rows(query, *source)]
 
     def series(self, source: Source) -> int:
         """How many series the last good answer of a source made."""
@@ -472,8 +487,18 @@ class State:
             "account IN (SELECT account FROM run WHERE at < ?)"
             " AND account NOT IN (SELECT account FROM source)"
         )
-        for table in ("step", "build", "signature", "run"):
+        for table in ("step", "build", "signature", "trouble", "run"):
             execute(f"DELETE FROM {table} WHERE {gone}", (now - FORGET_LOGS) / 10**9)  # noqa: S608
+
+    def troubles(self) -> dict[str, Trouble]:
+        """What `set_trouble` was told last of each account."""
+        rows = self._rows("SELECT account, failed, refused FROM trouble")
+        return {account: Trouble(failed, bool(refused)) for account, failed, refused in rows}
+
+    def set_trouble(self, account: str, trouble: Trouble) -> None:
+        """How the last polls of an account went."""
+        with self._transaction() as execute:
+            execute("INSERT OR REPLACE INTO trouble VALUES (?, ?, ?)", account, *trouble)
 
     def last_run(self, account: str) -> tuple[float, bytes] | None:
         """When an account was last polled, and the digest of the settings then."""

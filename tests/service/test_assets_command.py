@@ -95,6 +95,7 @@ def test_the_configuration_decides(tmp_path: Path) -> None:
     result = run("datadog", "--out", tmp_path / "out", "--config", config)
     assert result.exit_code == 0, result.output
     assert "30 alerts in" in result.output
+    assert "no link" not in result.output
     written = found(tmp_path / "out")
     assert "alerts/datadog/KeyHourUsedUp.json" not in written
     regressed = written["alerts/datadog/LaunchTimeRegressed.json"]
@@ -113,6 +114,7 @@ def test_what_an_earlier_configuration_left_is_named(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert left.exists()
     assert result.output.splitlines()[2:] == [
+        "messages name docs/alerts.md, which is no link: give alerts.runbook, where your team can open it",
         f"not of this configuration, and still there: {left}; delete it, or it is installed as well",
     ]
 
@@ -147,7 +149,7 @@ def test_what_an_earlier_configuration_left_is_named(tmp_path: Path) -> None:
         (
             ("prometheus", "--out", "out"),
             {"PERFPOWER__ALERTS__THRESHOLDS": "{KeyHourUsedUp: 10}"},
-            "must be at most 1 for KeyHourUsedUp",
+            "must be at most 0.9 for KeyHourUsedUp",
         ),
         (("grafana", "--out", "out"), {"PERFPOWER__SCHEDULE__POLL": "now"}, "schedule.poll must have five"),
     ],

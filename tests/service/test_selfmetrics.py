@@ -24,7 +24,7 @@ from tests.service.test_sink_grpc import grpc_server, yes
 
 ACCOUNTS = {"games": "staging", "main": "production"}
 GAUGES = {
-    metric.name.removeprefix(OWN): dict.fromkeys(metric.attributes, "a")
+    metric.name.removeprefix(OWN): {key: "main" for key in metric.attributes if key != "environment"}
     for metric in OWN_METRICS
     if metric.instrument == "gauge"
 }
@@ -68,10 +68,11 @@ def test_own_metrics_are_those_of_the_catalogue() -> None:
                 assert (point.unit, point.description) == (metric.unit, metric.description)
                 assert point.kind == ("sum" if metric.instrument == "counter" else "gauge")
                 assert set(point.attributes) == set(metric.attributes)
+                account = str(point.attributes.get("account"))
+                assert point.attributes.get("environment") == ACCOUNTS.get(account)
                 assert {key: of for key, of in point.resource.items() if key != "service.version"} == {
                     "service.name": "perfpower-exporter",
                     "appstore.accounts": "games,main",
-                    "deployment.environment.name": "staging,production",
                 }
                 assert point.resource["service.version"]
 

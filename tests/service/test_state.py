@@ -103,6 +103,7 @@ def test_what_is_stored_is_there_after_a_restart(path: Path) -> None:
             Answered(APP, "com.example.app", AT + 1, 7),
             Answered(BUILD, "com.example.app", AT + 2, 7),
         ]
+        assert state.gauges(BUILD) == [Body(b"g1 2", 3), Body(b"g2 2", 2)]
         assert [item.body.data for item in state.outbox()] == [b"o1 1", b"o2 1", b"o1 2", b"o2 2"]
         assert [(item.source, item.stamp, item.sent, item.body) for item in state.snapshot()] == [
             (APP, AT + 1, False, Body(b"g1 1", 3)),
@@ -606,6 +607,7 @@ def test_each_migration_is_recorded_with_its_name(path: Path) -> None:
                 (1, "first"),
                 (2, "diagnostics"),
                 (3, "costs"),
+                (4, "trouble"),
             ]
 
 
