@@ -2,7 +2,8 @@
 
 A problem is one place in an app's code. Most last for years; every third version one is mended and another
 takes its place. Every fourth version brings a heavy one that nobody has seen before and that the third
-version after it no longer has.
+version after it no longer has. A version whose metric regresses has one that explains it: it outweighs all
+others of its type together, no earlier version had it, and the next one no longer has it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ _VERSIONS_BETWEEN_NEWCOMERS = 4
 _VERSIONS_OF_A_NEWCOMER = 3
 _NEWCOMERS = 100_000  # their numbers begin here, far above those of the lasting problems
 _NEWCOMERS_SHARE = 0.5  # of all the others together
+_CULPRITS = 200_001  # likewise; ten apart, so that each has symbols
+_CULPRITS_SHARE = 1.5  # of all the others together
+_REGRESSED = 0  # which of eight versions
+_EXPLAINS = {"LAUNCH/launchTime": "LAUNCHES", "HANG/hangRate": "HANGS", "DISK/diskWrites": "DISK_WRITES"}
 _CROWDED = 4  # which of eight versions
 _LEADING = 0.9  # of the second largest share: weights drift by 5 %, and none below this then overtakes it
 _OWNERS = (
@@ -86,7 +91,7 @@ class Problem:
 
     @property
     def is_newcomer(self) -> bool:
-        """Whether it is one of the heavy ones that last for three versions."""
+        """Whether it is one of the heavy ones that come with a version and soon go again."""
         return self.number >= _NEWCOMERS
 
 
@@ -125,6 +130,8 @@ def shares(seed: int, app_id: str, kind: str, index: int, platform: str) -> dict
     since, era = index % _VERSIONS_BETWEEN_NEWCOMERS, index // _VERSIONS_BETWEEN_NEWCOMERS
     if found and since < _VERSIONS_OF_A_NEWCOMER and kind == TYPES[era % len(TYPES)]:
         found[_NEWCOMERS + era] = _NEWCOMERS_SHARE * sum(found.values())
+    if index % 8 == _REGRESSED and kind == _EXPLAINS.get(app.regressing or ""):
+        found[_CULPRITS + 10 * (index // 8)] = _CULPRITS_SHARE * sum(found.values())
     total = sum(found.values())
     return {n: value / total for n, value in found.items()}
 

@@ -12,6 +12,7 @@ import pytest
 from exporter.sandbox.builds import SandboxBuild
 from exporter.sandbox.diagnostics import SandboxLog, SandboxSignature
 from exporter.sandbox.measurements import measured
+from exporter.sandbox.problems import Problem, problem, shares
 from exporter.sandbox.store import Store
 from exporter.sandbox.tables import APPS, UNHEARD_OF
 
@@ -128,16 +129,58 @@ def test_a_problem_has_another_id_in_each_build() -> None:
 
 
 def test_a_heavy_problem_comes_with_one_version_and_goes_with_another() -> None:
-    """At day 0 the bank's launches have a new heaviest problem; three versions later it is gone."""
-    before = {s.problem for build in newest(BANK, 0)[1:] for s in Store().signatures(build.id, 0)}
-    newcomer = next(s for s in Store().signatures(newest(BANK, 0)[0].id, 0) if s.type == "LAUNCHES")
-    assert newcomer.problem not in before
-    assert newcomer.weight > 0.25
-    by_version = {
-        build.version: newcomer.problem in {s.problem for s in Store().signatures(build.id, 50)}
+    """At day 0 the bank's launches have a heavy new problem; three versions later it is gone."""
+    newcomer = launches(newest(BANK, 0)[0], 0)[1]
+    assert newcomer.problem not in earlier_problems(0)
+    assert newcomer.weight > 0.12
+    assert versions_with(newcomer) == ["7.42.0", "7.41.0", "7.40.0"]
+    assert launches(newest(BANK, 20)[0], 20)[0].weight > 0.25
+
+
+def test_a_release_that_launches_slower_has_a_problem_that_explains_it() -> None:
+    """Most of its launches' weight is one new problem in the app's own code, which no other version has."""
+    culprit, *others = launches(newest(BANK, 0)[0], 0)
+    assert culprit.problem not in earlier_problems(0)
+    assert culprit.weight > 0.55 > sum(other.weight for other in others)
+    assert versions_with(culprit) == ["7.40.0"]
+    blamed = [
+        [frame["symbolName"] for frame in frames(log) if frame["isBlameFrame"]]
+        for log in Store().logs(culprit.id, 0)
+    ]
+    assert blamed
+    assert all(names[-1] == culprit.problem.symbol for names in blamed)
+    assert culprit.problem.symbol.startswith("Harbour.")
+
+
+def test_each_release_that_regresses_has_another_such_problem() -> None:
+    """Every eighth version, each time under another name, which no version of the year before had."""
+    for index in (40, 48, 56, 64):
+        weighed = shares(0, BANK, "LAUNCHES", index, "IOS")
+        symbol = problem(BANK, "LAUNCHES", max(weighed, key=lambda number: weighed[number])).symbol
+        assert max(weighed.values()) == pytest.approx(0.6)
+        assert sum(weighed.values()) == pytest.approx(1)
+        for earlier in range(index - 26, index):
+            before = shares(0, BANK, "LAUNCHES", earlier, "IOS")
+            assert symbol not in {problem(BANK, "LAUNCHES", number).symbol for number in before}
+
+
+def launches(build: SandboxBuild, day: int) -> list[SandboxSignature]:
+    """The signatures of a build's launches, the heaviest first."""
+    return [signature for signature in Store().signatures(build.id, day) if signature.type == "LAUNCHES"]
+
+
+def earlier_problems(day: int) -> set[Problem]:
+    """Those of the two versions before the newest one of the bank."""
+    return {s.problem for build in newest(BANK, day)[1:] for s in Store().signatures(build.id, day)}
+
+
+def versions_with(signature: SandboxSignature) -> list[str]:
+    """The versions of the bank that have this problem, of five on day 50, the newest first."""
+    return [
+        build.version
         for build in newest(BANK, 50, 5)
-    }
-    assert by_version == {"7.43.0": False, "7.42.0": True, "7.41.0": True, "7.40.0": True, "7.39.0": False}
+        if signature.problem in {s.problem for s in Store().signatures(build.id, 50)}
+    ]
 
 
 def test_lasting_problems_are_replaced_slowly() -> None:
@@ -178,7 +221,7 @@ def test_logs_are_new_only_where_the_weight_moved() -> None:
 
 def test_the_oldest_logs_vanish() -> None:
     """A heavy signature keeps twenty logs; after four weeks its first ones are no longer among them."""
-    heavy = next(s for s in Store().signatures(newest(BANK, 0)[0].id, 0) if s.problem.is_newcomer)
+    heavy = launches(newest(BANK, 0)[0], 0)[1]
     first = [content(log) for log in Store().logs(heavy.id, 0)]
     last = [content(log) for log in Store().logs(heavy.id, 40)]
     assert len(last) == 20
