@@ -23,6 +23,7 @@ from exporter.appstore.payloads.diagnostics import Signature, parse_logs
 from exporter.assets import BACKENDS
 from exporter.assets.alerts import alerts
 from exporter.assets.model import Alert, Query, Wishes
+from exporter.assets.prometheus.promql import GONE
 from exporter.assets.prometheus.rules import NO_DATA, PREFIX
 from exporter.assets.rendering import render
 from exporter.convert import catalogue, comparison, recognition, rendering
@@ -186,8 +187,7 @@ def metrics_page() -> Iterator[str]:
     yield (
         "\n## The exporter's own metrics\n\n`service.name` is `perfpower-exporter`, and "
         f"`{catalogue.OWN_ACCOUNTS}` has the accounts that this exporter polls, separated by commas, so that "
-        "shards can be told apart; `deployment.environment.name` their environments, each once, likewise. "
-        "Counters are delta.\n\n"
+        "shards can be told apart. What is about an account bears its `environment`. Counters are delta.\n\n"
     )
     yield table(*_fixed(catalogue.OWN_METRICS))
 
@@ -492,7 +492,9 @@ def alerts_page() -> Iterator[str]:
         "day; what comes later counts as new. If the exporter is silent altogether, "
         "[DataStale](#datastale) says so, and nothing else does.\n"
         f"\nIn Prometheus the names begin with `{PREFIX}`, and silence has a rule of its own, "
-        f"`{PREFIX}DataStale{NO_DATA}`.\n"
+        f"`{PREFIX}DataStale{NO_DATA}`. Of an app that was taken out of the configuration an alert goes on "
+        f"for {_time(alerts()[0].held)}, of an account that was, or was given another environment, that rule "
+        f"for {_time(GONE)}: silence them.\n"
     )
     for about, heading in (("app", "About an app"), ("pipeline", "About the exporter and what is behind it")):
         yield f"\n## {heading}\n"

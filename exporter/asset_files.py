@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from errno import EISDIR
 from pathlib import Path
 
 from apscheduler.triggers.cron import CronTrigger
 
 from exporter.assets.alerts import Pace, alerts
 from exporter.assets.dashboards import dashboards
-from exporter.assets.model import Wishes
+from exporter.assets.model import RUNBOOK, Wishes
 from exporter.assets.rendering import render
 from exporter.errors import ConfigError
 from exporter.settings import Account, Alerts, AppSelection, Schedule, Settings
@@ -124,6 +125,8 @@ def _write(files: Mapping[Path, str]) -> None:
     try:
         for path, text in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise IsADirectoryError(EISDIR, "a folder of that name is there")
             beside[path].write_text(text, encoding="utf-8")
         for path, new in beside.items():
             os.replace(new, path)
@@ -147,6 +150,8 @@ def _written(backend: str, files: Mapping[str, str], chosen: Alerts, folder: Pat
     for kind, count in counts.items():
         if any(path.startswith(f"{kind}/") for path in files):
             yield f"{count} {kind} in {folder / kind / backend}"
+    if not chosen.runbook and any(path.startswith("alerts/") for path in files):
+        yield f"messages name {RUNBOOK}, which is no link: give alerts.runbook, where your team can open it"
 
 
 def _left(backend: str, files: Mapping[str, str], folder: Path) -> Iterator[str]:

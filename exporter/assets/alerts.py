@@ -23,17 +23,20 @@ from exporter.convert.catalogue import (
     OWN_ACCOUNTS,
     POOR,
     REGRESSED,
+    SIGNATURE_NEW,
     SIGNATURE_WEIGHT,
     AppleMetric,
 )
 from exporter.convert.comparison import MIN_CHANGE
 
-UPPER = (("percentile", "!p50"),)  # the 90th percentile, and what has none
+UPPER = (("percentile", "!p50"),)
+"""The 90th percentile, and what has none."""
 _GROUP = (SERVICE, ENVIRONMENT, "platform", "version")
-_ACCOUNT = (ENVIRONMENT, "account")
-_EXPORTER = (ENVIRONMENT, OWN_ACCOUNTS)
+_ACCOUNT = ("environment", "account")
+_EXPORTER = (OWN_ACCOUNTS,)
 
-_OWN = {metric.name.removeprefix("appstore.exporter."): of_fixed(metric) for metric in catalogue.OWN_METRICS}
+OWN = {metric.name.removeprefix("appstore.exporter."): of_fixed(metric) for metric in catalogue.OWN_METRICS}
+"""The exporter's own metrics, without their prefix."""
 
 
 class Pace(NamedTuple):
@@ -103,7 +106,7 @@ def _regressed(metric: AppleMetric, minutes: int) -> Alert:
         meaning=(
             f"{metric.description}: at the 90th percentile of a whole family of devices the newest version is"
             " worse than the mean of the versions before it, by more than both error margins and by at least"
-            " `regression.min_change`."
+            f" {100 * MIN_CHANGE:g} % (unless `regression.min_change` says otherwise)."
         ),
         first=(
             "Does the newest version stand out, or did each one lie a little above the one before? Then it "
@@ -193,6 +196,7 @@ def _of_problems(minutes: int) -> Iterator[Alert]:
         threshold=0.5,
         minutes=minutes,
         worst=Query(of_fixed(SIGNATURE_WEIGHT), (*by, "signature"), label="weight, the new and the others"),
+        worst_where=Query(of_fixed(SIGNATURE_NEW), (*by, "signature"), label="heaviest of the new"),
         events=Events(DIAGNOSTIC_EVENT.name, (), (("appstore.diagnostic.new", "true"),)),
         meaning=(
             "Problems that no earlier version had make up a large share of the hangs, slow launches or disk "
@@ -218,14 +222,13 @@ def _of_the_pipeline(pace: Pace) -> Iterator[Alert]:
     an_hour = max(60, minutes)
     silence = max(60, math.ceil(6 * pace.heartbeat / 60))
     two_polls = round(pace.two_polls / 60) + 60  # minutes: two polls, and an hour for a late one
-    one_poll = round(pace.poll / 60) + 60
-    week = 7 * 24 * 60  # what failed before that is no news
     yield Alert(
         id="DataStale",
         title="No answer from App Store Connect for long, or the exporter is silent",
         severity="warning",
-        query=Query(_OWN["data.age"], _ACCOUNT),
-        worst=Query(_OWN["data.age"], (*_ACCOUNT, "app"), label="time since its last answer"),
+        query=Query(OWN["data.age"], _ACCOUNT),
+        heard=Query(OWN["polls.failed_in_a_row"], _ACCOUNT),
+        worst=Query(OWN["data.age"], (*_ACCOUNT, "app"), label="time since its last answer"),
         threshold=two_polls * 60,
         minutes=minutes,
         missing=silence,
@@ -250,28 +253,26 @@ def _of_the_pipeline(pace: Pace) -> Iterator[Alert]:
         id="PollsFailing",
         title="Polls of an account fail",
         severity="warning",
-        query=Query(_OWN["polls"], _ACCOUNT, (("outcome", "failed"),), join="sum"),
+        query=Query(OWN["polls.failed_in_a_row"], _ACCOUNT),
         threshold=2,
-        window=min(two_polls, week),
-        minutes=0,
+        minutes=minutes,
         about="pipeline",
         meaning=(
-            "Two of the last polls could not read everything: at least one request of each failed for good. "
-            "What could be read was sent."
+            "Polls in a row could not read everything: at least one request of each failed for good. What "
+            "could be read was sent."
         ),
         first="Failures by reason say which; docs/operating.md says what to do about each.",
         look="The exporter itself, failures by reason.",
-        why="Two in the time of two polls and an hour: one failed poll mends itself at the next.",
-        highest=1000,
+        why="Two in a row: one failed poll mends itself at the next. It ends with one that does not fail.",
+        highest=20,
     )
     yield Alert(
         id="CredentialsRefused",
         title="App Store Connect refuses the key",
         severity="critical",
-        query=Query(_OWN["failures"], _ACCOUNT, (("reason", "credentials_refused"),), join="sum"),
+        query=Query(OWN["key.refused"], _ACCOUNT),
         threshold=1,
-        window=min(one_poll, week),
-        minutes=0,
+        minutes=minutes,
         about="pipeline",
         meaning=(
             "The key was revoked, does not belong to the issuer, or this machine's clock is off. Nothing new "
@@ -283,29 +284,28 @@ def _of_the_pipeline(pace: Pace) -> Iterator[Alert]:
         ),
         look="The exporter's log, `poll.failed` with `credentials_refused`.",
         why=(
-            "Once is enough: the exporter has tried twice, the second time with a freshly signed token. The "
-            "time of one poll and an hour, so that it lasts until the next poll says no, and ends after one "
-            "that was answered."
+            "Once is enough: the exporter has tried twice, the second time with a freshly signed token. It "
+            "ends with the first poll that is answered."
         ),
     )
     yield Alert(
         id="KeyHourUsedUp",
         title="Little was left of the key's hour",
         severity="info",
-        query=Query(_OWN["rate_limit.remaining"], _ACCOUNT, join="min"),
-        over=Query(_OWN["rate_limit.limit"], _ACCOUNT, join="min"),
+        query=Query(OWN["rate_limit.remaining"], _ACCOUNT, join="min"),
+        over=Query(OWN["rate_limit.limit"], _ACCOUNT, join="min"),
         threshold=0.1,
         compare="<=",
         minutes=minutes,
         about="pipeline",
-        highest=1,
+        highest=0.9,
         meaning=(
-            "When Apple last answered, a tenth or less was left of the requests that it allows the key in an "
-            "hour. Whoever uses the key in that hour, such as CI, may have been refused."
+            "When Apple last answered, little was left of the requests that it allows the key in an hour. "
+            "Whoever uses the key in that hour, such as CI, may have been refused."
         ),
         first=(
             "Who else uses the key? Give the exporter one of its own. If nobody does, lower "
-            "`limits.key_share`, which then is nine tenths or more."
+            "`limits.key_share`, which then is very high."
         ),
         look="The exporter itself, the key's hour: used by us against remaining.",
         why=(
@@ -319,7 +319,7 @@ def _of_the_pipeline(pace: Pace) -> Iterator[Alert]:
             id=f"{name.capitalize()}Rejected",
             title=f"The backend takes {what} in and rejects them",
             severity="warning",
-            query=Query(_OWN[f"{name}.rejected"], _EXPORTER, join="sum"),
+            query=Query(OWN[f"{name}.rejected"], _EXPORTER, join="sum"),
             threshold=1,
             window=an_hour,
             minutes=0,
@@ -335,7 +335,7 @@ def _of_the_pipeline(pace: Pace) -> Iterator[Alert]:
         id="OutboxNotEmptying",
         title="What is owed to the backend is not delivered",
         severity="warning",
-        query=Query(_OWN["outbox.depth"], _EXPORTER),
+        query=Query(OWN["outbox.depth"], _EXPORTER),
         threshold=1,
         minutes=an_hour,
         about="pipeline",

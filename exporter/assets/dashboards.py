@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exporter.assets.alerts import title_of
+from exporter.assets.alerts import OWN, UPPER, title_of
 from exporter.assets.model import (
     ENVIRONMENT,
     SERVICE,
@@ -53,13 +53,11 @@ _APP = (
     Filter("device", "device", "all_*"),
     Filter(ENVIRONMENT, "environment"),
 )
-_UPPER = (("percentile", "!p50"),)  # the 90th percentile, and what has none
 _BANDS: Bands = ((1.0, "good"), (2.0, "fair"), (3.0, "poor"))
 _FLAG: Bands = ((0.0, "good"), (1.0, "poor"))
 _VERSION = (SERVICE, "platform", "version")
 _ROW = (*_VERSION, "device")
 _WITH_PARTS = ("BATTERY", "TERMINATION")  # the Organizer shows their parts; of others nobody has seen any
-_OWN = {metric.name.removeprefix("appstore.exporter."): of_fixed(metric) for metric in catalogue.OWN_METRICS}
 
 
 def dashboards() -> tuple[Dashboard, ...]:
@@ -82,21 +80,22 @@ def _release_health() -> Dashboard:
                 width=12,
             ),
             Chart(
-                "Regressed",
-                "table",
-                "1 where the newest version is worse beyond both margins; a column for each metric.",
-                tuple(
-                    Query(of_apple(m, REGRESSED), _VERSION, _UPPER, label=title_of(m), bands=_FLAG)
-                    for m in APPLE_METRICS
-                ),
-                width=12,
-            ),
-            Chart(
                 "Change against the earlier versions",
                 "table",
                 "The newest version over the mean of the earlier ones, less 1: 0.1, or 10 %, is a tenth"
                 " more.",
-                tuple(Query(of_apple(m, DELTA), _ROW, _UPPER, label=title_of(m)) for m in APPLE_METRICS),
+                tuple(Query(of_apple(m, DELTA), _ROW, UPPER, label=title_of(m)) for m in APPLE_METRICS),
+                width=12,
+            ),
+            Chart(
+                "Regressed",
+                "table",
+                "1 where the newest version is worse beyond both margins, 0 for all others; a column for each"
+                " metric.",
+                tuple(
+                    Query(of_apple(m, REGRESSED), _VERSION, UPPER, label=title_of(m), bands=_FLAG)
+                    for m in APPLE_METRICS
+                ),
                 width=12,
             ),
             Chart(
@@ -104,7 +103,7 @@ def _release_health() -> Dashboard:
                 "table",
                 "1 good, 2 fair, 3 poor, of each version, where Apple gives bands.",
                 tuple(
-                    Query(of_apple(m, GOAL_BAND), _ROW, _UPPER, label=title_of(m), bands=_BANDS)
+                    Query(of_apple(m, GOAL_BAND), _ROW, UPPER, label=title_of(m), bands=_BANDS)
                     for m in APPLE_METRICS
                 ),
                 width=12,
@@ -125,12 +124,12 @@ def _release_health() -> Dashboard:
             Chart(
                 "How far, by metric and version",
                 "top",
-                "Percent above the average of the reference versions, Apple's number; 0 after Apple"
-                " withdrew it.",
+                "Percent above the average of the reference versions, Apple's number, where it is largest"
+                " over devices and percentiles; 0 after Apple withdrew it.",
                 (
                     Query(
                         of_fixed(INSIGHT_DELTA),
-                        (SERVICE, "metric", "version", "impact"),
+                        (SERVICE, "platform", "metric", "version", "impact"),
                         (("insight", "regression"),),
                         label="percent",
                     ),
@@ -165,22 +164,23 @@ def _health_of(metric: AppleMetric) -> Section:
                 "By version",
                 "lines",
                 f"{metric.description}.",
-                (Query(of_apple(metric), _ROW, _UPPER),),
+                (Query(of_apple(metric), _ROW, UPPER),),
                 width=4,
             ),
             Chart(
                 "Against the earlier versions and the goal",
                 "table",
                 "A row for each version and family. Change, regressed and goal are of the newest version: a"
-                " change of 0.1, or 10 %, is a tenth more, below 0 is less; over the goal 1.2 is a fifth"
-                " above what Apple recommends. Band: 1 good, 2 fair, 3 poor.",
+                " change of 0.1, or 10 %, is a tenth more than the mean of the earlier ones, below 0 is less;"
+                " over the goal 1.2 is a fifth above what Apple recommends. Band: 1 good, 2 fair, 3 poor.",
                 (
-                    Query(of_apple(metric), _ROW, _UPPER, label="value"),
-                    Query(of_apple(metric, ERROR_MARGIN), _ROW, _UPPER, label="error margin"),
-                    Query(of_apple(metric, DELTA), _ROW, _UPPER, label="change"),
-                    Query(of_apple(metric, REGRESSED), _ROW, _UPPER, label="regressed", bands=_FLAG),
-                    Query(of_apple(metric, GOAL_RATIO), _ROW, _UPPER, label="over the goal"),
-                    Query(of_apple(metric, GOAL_BAND), _ROW, _UPPER, label="band", bands=_BANDS),
+                    Query(of_apple(metric), _ROW, UPPER, label="value"),
+                    Query(of_apple(metric, ERROR_MARGIN), _ROW, UPPER, label="error margin"),
+                    Query(of_apple(metric, DELTA), _ROW, UPPER, label="change"),
+                    Query(of_apple(metric, REGRESSED), _ROW, UPPER, label="regressed", bands=_FLAG),
+                    Query(of_apple(metric, GOAL), _ROW, UPPER, label="goal"),
+                    Query(of_apple(metric, GOAL_RATIO), _ROW, UPPER, label="over the goal"),
+                    Query(of_apple(metric, GOAL_BAND), _ROW, UPPER, label="band", bands=_BANDS),
                 ),
                 width=8,
             ),
@@ -203,7 +203,6 @@ def _devices_of(metric: AppleMetric) -> Section:
     value, margin = of_apple(metric), of_apple(metric, ERROR_MARGIN)
     median = (("percentile", "p50"),)
     spread = of_apple(metric, BY_DEVICE)
-    of_family = (SERVICE, "version", "device")
     return Section(
         title_of(metric),
         (
@@ -216,19 +215,21 @@ def _devices_of(metric: AppleMetric) -> Section:
             Chart(
                 "Error margin",
                 "lines",
-                "How far the value may be off, by Apple's own account: a wide margin means few users.",
+                "How far the value may be off, by Apple's own account: a wide margin means few users. Of"
+                " families; of models with `collect.detail: full` only.",
                 (Query(margin, (*_ROW, "percentile")),),
             ),
             Chart(
                 "Over versions",
                 "table",
                 "A row for each version and device. The goal is what Apple recommends for the newest version,"
-                " where it gives one. What has no percentiles stands under p90.",
+                " where it gives one. What has no percentiles stands under p90. Margins and goals of models"
+                " come with `collect.detail: full` only.",
                 (
                     Query(value, _ROW, median, label="p50"),
-                    Query(value, _ROW, _UPPER, label="p90"),
-                    Query(margin, _ROW, _UPPER, label="error margin of p90"),
-                    Query(of_apple(metric, GOAL), _ROW, _UPPER, label="goal of p90"),
+                    Query(value, _ROW, UPPER, label="p90"),
+                    Query(margin, _ROW, UPPER, label="error margin of p90"),
+                    Query(of_apple(metric, GOAL), _ROW, UPPER, label="goal of p90"),
                 ),
                 width=12,
             ),
@@ -236,12 +237,12 @@ def _devices_of(metric: AppleMetric) -> Section:
                 "Worst models",
                 "top",
                 "The highest values of models, at the 90th percentile, whatever device is chosen above."
-                " Models are sent of the newest two versions.",
+                " Models are sent of the newest two versions, so each of them stands here twice.",
                 (
                     Query(
                         value,
-                        (SERVICE, "device", "version"),
-                        (*_UPPER, ("device", "!all_*")),
+                        _ROW,
+                        (*UPPER, ("device", "!all_*")),
                         label="value",
                     ),
                 ),
@@ -250,12 +251,13 @@ def _devices_of(metric: AppleMetric) -> Section:
             Chart(
                 "How the models are spread",
                 "bars",
-                "The distribution over the models of the family: its median and its 90th percentile over"
-                " models. It is sent when it changes, about once a day.",
+                "The distribution over the models of each family, whatever device is chosen above: its median"
+                " and its 90th percentile over models. It is sent when it changes, about once a day.",
                 (
-                    Query(spread, of_family, _UPPER, percentile=50, label="median model"),
-                    Query(spread, of_family, _UPPER, percentile=90, label="p90 of models"),
+                    Query(spread, _ROW, UPPER, percentile=50, label="median model"),
+                    Query(spread, _ROW, UPPER, percentile=90, label="p90 of models"),
                 ),
+                without=("device",),
             ),
             *([_parts(metric)] if metric.category in _WITH_PARTS else ()),
         ),
@@ -270,8 +272,8 @@ def _parts(metric: AppleMetric) -> Chart:
         (
             Query(
                 of_apple(metric, BREAKDOWN),
-                (SERVICE, "subsystem", "version", "device"),
-                _UPPER,
+                (*_ROW, "subsystem"),
+                UPPER,
                 label="percent",
             ),
         ),
@@ -280,7 +282,7 @@ def _parts(metric: AppleMetric) -> Chart:
 
 
 def _diagnostics() -> Dashboard:
-    signature = (SERVICE, "diagnostic_type", "signature", "version")
+    signature = (*_VERSION, "diagnostic_type", "signature")
     of_type = (*_VERSION, "diagnostic_type")
     of_no_device = ("device",)  # a signature is of a build, whatever the device
     return Dashboard(
@@ -394,8 +396,8 @@ def _duration(title: str, metric: catalogue.FixedMetric) -> Chart:
         "bars",
         f"{metric.description}: median and 90th percentile of the logs that came.",
         (
-            Query(distribution, (SERVICE, "version"), percentile=50, label="median"),
-            Query(distribution, (SERVICE, "version"), percentile=90, label="p90"),
+            Query(distribution, _VERSION, percentile=50, label="median"),
+            Query(distribution, _VERSION, percentile=90, label="p90"),
         ),
         width=4,
     )
@@ -403,11 +405,12 @@ def _duration(title: str, metric: catalogue.FixedMetric) -> Chart:
 
 def _the_exporter() -> Dashboard:
     account = ("account",)
+    all_ = ("account", "environment")  # filters that do not apply to what is of no account
     return Dashboard(
         "exporter",
         "App Store: the exporter itself",
         "Does data come in and go out: age, polls, failures, the key's hour, delivery, what was left out.",
-        (Filter("account", "account"), Filter(ENVIRONMENT, "environment")),
+        (Filter("account", "account"), Filter("environment", "environment")),
         (
             Section(
                 "Coming in",
@@ -417,25 +420,37 @@ def _the_exporter() -> Dashboard:
                         "lines",
                         "Time since App Store Connect last answered for each app. It grows until the next"
                         " poll, and falls to 0 there.",
-                        (Query(_OWN["data.age"], ("account", "app")),),
+                        (Query(OWN["data.age"], ("account", "app")),),
                     ),
                     Chart(
                         "Polls",
                         "bars",
                         "Polls by outcome: ok, deferred (something waits for the next), failed.",
-                        (Query(_OWN["polls"], ("account", "outcome"), join="sum"),),
+                        (Query(OWN["polls"], ("account", "outcome"), join="sum"),),
                     ),
                     Chart(
                         "Failures by reason",
                         "bars",
                         "docs/operating.md says what to do about each reason.",
-                        (Query(_OWN["failures"], ("account", "reason"), join="sum"),),
+                        (Query(OWN["failures"], ("account", "reason"), join="sum"),),
+                    ),
+                    Chart(
+                        "Polls that failed in a row",
+                        "lines",
+                        "0 is good. Two in a row raise an alert.",
+                        (Query(OWN["polls.failed_in_a_row"], account, label="failed"),),
+                    ),
+                    Chart(
+                        "Keys that are refused",
+                        "lines",
+                        "1 while App Store Connect refuses the key of an account.",
+                        (Query(OWN["key.refused"], account, label="refused"),),
                     ),
                     Chart(
                         "Put off to the next poll",
                         "bars",
                         "What did not fit into the key's share.",
-                        (Query(_OWN["deferred"], ("account", "what"), join="sum"),),
+                        (Query(OWN["deferred"], ("account", "what"), join="sum"),),
                     ),
                 ),
             ),
@@ -448,16 +463,16 @@ def _the_exporter() -> Dashboard:
                         "What Apple allows in an hour, what was left when it last answered, and what we"
                         " used.",
                         (
-                            Query(_OWN["rate_limit.limit"], account, label="limit"),
-                            Query(_OWN["rate_limit.remaining"], account, label="remaining"),
-                            Query(_OWN["rate_limit.used"], account, label="used by us"),
+                            Query(OWN["rate_limit.limit"], account, label="limit"),
+                            Query(OWN["rate_limit.remaining"], account, label="remaining"),
+                            Query(OWN["rate_limit.used"], account, label="used by us"),
                         ),
                     ),
                     Chart(
                         "Requests by answer",
                         "bars",
                         "Requests to App Store Connect, retries included, by status.",
-                        (Query(_OWN["requests"], ("endpoint", "status"), join="sum"),),
+                        (Query(OWN["requests"], ("endpoint", "status"), join="sum"),),
                     ),
                 ),
             ),
@@ -470,41 +485,49 @@ def _the_exporter() -> Dashboard:
                         "What the backend took, and what it rejected: those are lost, and there should be"
                         " none.",
                         (
-                            Query(_OWN["points.sent"], join="sum", label="sent"),
-                            Query(_OWN["points.rejected"], join="sum", label="rejected"),
+                            Query(OWN["points.sent"], join="sum", label="sent"),
+                            Query(OWN["points.rejected"], join="sum", label="rejected"),
                         ),
-                        without=account,
+                        without=all_,
                     ),
                     Chart(
                         "Events",
                         "bars",
                         "The same of events.",
                         (
-                            Query(_OWN["events.sent"], join="sum", label="sent"),
-                            Query(_OWN["events.rejected"], join="sum", label="rejected"),
+                            Query(OWN["events.sent"], join="sum", label="sent"),
+                            Query(OWN["events.rejected"], join="sum", label="rejected"),
                         ),
-                        without=account,
+                        without=all_,
                     ),
                     Chart(
                         "Outbox",
                         "lines",
                         "Items that the backend has not taken yet. A heartbeat empties it.",
-                        (Query(_OWN["outbox.depth"], (OWN_ACCOUNTS,), label="items"),),
-                        without=account,
+                        (Query(OWN["outbox.depth"], (OWN_ACCOUNTS,), label="items"),),
+                        without=all_,
+                    ),
+                    Chart(
+                        "Failures of delivery",
+                        "bars",
+                        "What failed of no account: a delivery, a heartbeat. docs/operating.md says what to"
+                        " do about each reason.",
+                        (Query(OWN["failures"], ("reason",), (("account", "!*"),), join="sum"),),
+                        without=all_,
                     ),
                     Chart(
                         "How long a delivery takes",
                         "lines",
                         "From the first request to the last answer.",
-                        (Query(_OWN["delivery.duration"], (OWN_ACCOUNTS,), label="duration"),),
-                        without=account,
+                        (Query(OWN["delivery.duration"], (OWN_ACCOUNTS,), label="duration"),),
+                        without=all_,
                     ),
                     Chart(
                         "Left out, by reason",
                         "bars",
                         "Values in Apple's answers that did not become points; docs/metrics.md has the"
                         " reasons.",
-                        (Query(_OWN["points.left_out"], ("account", "reason"), join="sum"),),
+                        (Query(OWN["points.left_out"], ("account", "reason"), join="sum"),),
                         width=12,
                     ),
                 ),
@@ -517,7 +540,7 @@ def _the_exporter() -> Dashboard:
 def _the_collector() -> Section:
     """Its charts are of no account and no environment: the page says neither."""
     queue = ("instance", "exporter", "data_type")
-    none = ("account", ENVIRONMENT)
+    none = ("account", "environment")
     return Section(
         "The Collector beside it",
         (

@@ -164,7 +164,11 @@ class Alert:
         window: of a counter, the minutes over which what was added is summed; None for a gauge.
         missing: minutes without any data of a group after which it fires as well; None: missing data says
             nothing.
+        heard: what tells that there is data, by the same groups, where the query does not come from the
+            beginning on.
         worst: what the message names beside the number, the worst first.
+        worst_where: only those for which this is 1, where a message can join the two; of the same `by`, and
+            its label is what they are called then.
         worst_by_change: they are ranked by how far they lie from the same of other versions, where a message
             can reckon; else by their value.
         change: how far it went, where the number itself does not say; left out where a message cannot ask.
@@ -190,7 +194,9 @@ class Alert:
     minutes: int = 15
     window: int | None = None
     missing: int | None = None
+    heard: Query | None = None
     worst: Query | None = None
+    worst_where: Query | None = None
     worst_by_change: bool = False
     change: Query | None = None
     events: Events | None = None
@@ -199,9 +205,12 @@ class Alert:
     @property
     def held(self) -> int:
         """Minutes: three days for an app, as an outage or a day without data of Apple's is no recovery and
-        an explicit 0 ends it anyway; an hour for the exporter, longer than any restart.
+        an explicit 0 ends it anyway. For the exporter longer than a restart takes, and less than a long wait,
+        or a silence would fill it; where silence is told of, until it is.
         """
-        return 3 * 24 * 60 if self.about == "app" else max(60, self.minutes)
+        if self.about == "app":
+            return 3 * 24 * 60
+        return self.missing + self.minutes if self.missing else max(30, self.minutes * 2 // 3)
 
     def told_to(self, wishes: Wishes) -> tuple[str, ...]:
         """Whom to tell: nobody where it is only information, to be read at the next planning."""

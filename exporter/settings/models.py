@@ -586,8 +586,8 @@ class Alerts(Section):
     )
     environments: Lines = Field(
         default=(),
-        description="`deployment.environment.name` of what is watched, `environment` of its account. Empty: "
-        "all.",
+        description="`deployment.environment.name` of the apps that are watched, `environment` of their "
+        "account. Empty: all. Of the exporter itself every account is watched.",
     )
     notify: Lines = Field(
         default=(),

@@ -151,6 +151,8 @@ def page_url(text: str) -> str:
     if "#" in text:
         raise ValueError("must end before any #, because the place on the page is appended to it")
     split_url(text)
+    if unfit := re.search(r"[^A-Za-z0-9._~:/?@!$&'()*+,;=%\[\]-]", text):
+        raise ValueError(f"must not have {unfit[0]!a}: write it as %XX, as an address has it (RFC 3986)")
     return text
 
 

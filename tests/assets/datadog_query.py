@@ -23,6 +23,7 @@ _MONITOR = re.compile(
     r"(?: (?P<sign>[*/]) (?P<scale>100|3600))? (?P<compare>>=|<=) (?P<threshold>-?\d+(?:\.\d+)?)"
 )
 _TOP = re.compile(r"top\((?P<query>.+), (?:5|10|25|50|100), '(?:max|mean|last)', '(?:asc|desc)'\)")
+_FORMULA = re.compile(r"top\((?:\(a / b - 1\) \* 100|a \* b), 10, 'last', 'desc'\)")
 _MINUTES = {"m": 1, "h": 60, "d": 24 * 60}
 
 
@@ -123,6 +124,11 @@ def read_top(text: str) -> MetricQuery:
     found = _TOP.fullmatch(text)
     assert found, f"no top() that we know: {text}"
     return read(found["query"])
+
+
+def check_formula(text: str) -> None:
+    """A formula over the queries `a` and `b`."""
+    assert _FORMULA.fullmatch(text), f"no formula that we know: {text}"
 
 
 def _scope(text: str) -> tuple[tuple[str, ...], tuple[Term, ...]]:

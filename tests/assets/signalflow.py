@@ -49,7 +49,7 @@ _DURATION = re.compile(r"[1-9][0-9]*[smhdw]")
 _NODES = (
     *(ast.Module, ast.Assign, ast.Expr, ast.ImportFrom, ast.alias),
     *(ast.Call, ast.Attribute, ast.Name, ast.keyword, ast.Constant, ast.List),
-    *(ast.BinOp, ast.Div, ast.Sub, ast.BoolOp, ast.And, ast.UnaryOp, ast.Not, ast.USub),
+    *(ast.BinOp, ast.Div, ast.Mult, ast.Sub, ast.BoolOp, ast.And, ast.UnaryOp, ast.Not, ast.USub),
     *(ast.Compare, ast.GtE, ast.LtE, ast.Gt, ast.Lt, ast.Load, ast.Store),
 )
 

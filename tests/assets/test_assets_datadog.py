@@ -44,14 +44,23 @@ from exporter.assets.model import (
 from exporter.assets.rendering import wanted
 from exporter.convert.catalogue import APPLE_METRICS, DELTA, GOAL_RATIO, REGRESSED
 from exporter.errors import ConfigError
-from tests.assets.datadog_query import MetricQuery, MonitorQuery, Term, matches, read, read_monitor, read_top
+from tests.assets import golden_files
+from tests.assets.datadog_query import (
+    MetricQuery,
+    MonitorQuery,
+    Term,
+    check_formula,
+    matches,
+    read,
+    read_monitor,
+    read_top,
+)
 from tests.backends.datadog import DatadogPoint, DatadogRecord, tag
 from tests.end_to_end.conftest import otelcol, over_datadog
 from tests.end_to_end.course import Course
 
 __all__ = ["otelcol", "over_datadog"]  # fixtures, asked for by their names
 
-GOLDEN = Path(__file__).parent / "golden" / "datadog"
 FILES = datadog.files(dashboards(), alerts(), Wishes())
 BOARDS = sorted(path for path in FILES if path.startswith("dashboards/") and not path.endswith(".tf.json"))
 MONITORS = sorted(path for path in FILES if path.startswith("alerts/"))
@@ -84,7 +93,17 @@ def points(over_datadog: Course) -> dict[str, list[DatadogPoint]]:
     found: dict[str, list[DatadogPoint]] = {}
     for point in over_datadog.backends.datadog.points():
         found.setdefault(point.name, []).append(point)
+    failures = found["appstore.exporter.failures"]
+    failures.append(
+        replace(failures[0], tags=failures[0].tags - of_account(failures[0]) | {"reason:delivery"})
+    )
     return found
+
+
+def of_account(point: DatadogPoint) -> set[str]:
+    """The tags that a failure of a delivery has not: no delivery fails in the course."""
+    keys = ("account", "environment", "reason")
+    return {text for text in point.tags if text.partition(":")[0] in keys}
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +183,7 @@ def test_the_client_takes_each_monitor(path: str) -> None:
 def test_the_client_is_asked_strictly() -> None:
     """A key that the client does not know, or a value that it could not read, is seen wherever it stands."""
     board = content("dashboards/release-health.json")
-    (request,) = board["widgets"][0]["definition"]["widgets"][1]["definition"]["requests"]
+    (request,) = board["widgets"][0]["definition"]["widgets"][2]["definition"]["requests"]
     request["formulas"][0]["colour"] = "red"
     assert faults(board, ClientDashboard) == ["colour"]
     request["formulas"][0]["conditional_formats"][0]["palette"] = "white_on_pink"
@@ -289,19 +308,25 @@ def test_a_column_has_its_own_unit_and_colours() -> None:
     ]
 
 
-def test_a_table_begins_with_the_highest_of_a_version() -> None:
-    """Rows are put in order by the text of the version, and of one version by the first number; all columns
-    have the same rows.
+def test_a_table_begins_with_what_has_a_flag() -> None:
+    """Rows with a flag come first, so that no number of apps cuts them off; then they are in the order of the
+    version's text, and of one version of the first number; all columns have the same rows.
     """
     found = [d for path in BOARDS for d in widgets(content(path)) if d["type"] == "query_table"]
     assert found
     for definition in found:
         (request,) = definition["requests"]
-        by_text, by_number = request["sort"]["order_by"]
-        assert by_text == {"type": "group", "name": "version", "order": "desc"}
-        assert by_number == {"type": "formula", "index": 0, "order": "desc"}
-        (rows,) = {read(query["query"]).by for query in request["queries"]}
+        queries = [read(query["query"]) for query in request["queries"]]
+        flags = [index for index, query in enumerate(queries) if query.metric.endswith(FLAGS)]
+        order = [one.get("index", one.get("name")) for one in request["sort"]["order_by"]]
+        assert order == [*flags, "version", *([] if 0 in flags else [0])]
+        assert {one["order"] for one in request["sort"]["order_by"]} == {"desc"}
+        assert request["sort"]["count"] == 500
+        (rows,) = {query.by for query in queries}
         assert "version" in rows
+
+
+FLAGS = (".regressed", ".signature.new")
 
 
 def test_the_worst_colour_comes_first() -> None:
@@ -340,16 +365,25 @@ def test_each_chart_shows_what_arrived(path: str, points: dict[str, list[Datadog
 def test_each_monitor_watches_what_arrived(path: str, points: dict[str, list[DatadogPoint]]) -> None:
     """Each metric, tag and value that a monitor or its message names arrived, and has at least one series."""
     monitor = content(path)
-    pasted = [read_top(filled_in(text)) for text in re.findall(r"`(top\(.*?\))`", monitor["message"])]
-    for each in (*read_monitor(monitor["query"]).queries, *pasted):
+    for each in (*read_monitor(monitor["query"]).queries, *pasted(monitor["message"])):
         query = as_arrived(each, points)
         check_against(query, points)
         assert query.selects(points[query.metric]), query
 
 
+def pasted(message: str) -> list[MetricQuery]:
+    """The queries that a message tells people to paste."""
+    texts = re.findall(r"`((?:top\(|max:|avg:).*?)`", filled_in(message))
+    formulas = [text for text in texts if ":" not in text]
+    for formula in formulas:
+        check_formula(formula)
+    asked = [text for text in texts if text not in formulas]
+    return [read_top(text) if text.startswith("top(") else read(text) for text in asked]
+
+
 def filled_in(text: str) -> str:
-    """With what every series has in place of what the notification knows."""
-    return re.sub(r"\{\{[][\w.]+\.name\}\}", "*", text)
+    """With what every series has in place of what the notification knows: any version is also another."""
+    return re.sub(r"\{\{[][\w.]+\.name\}\}", "*", text).replace("!version:*", "version:*")
 
 
 def as_arrived(query: MetricQuery, points: dict[str, list[DatadogPoint]]) -> MetricQuery:
@@ -362,10 +396,9 @@ def as_arrived(query: MetricQuery, points: dict[str, list[DatadogPoint]]) -> Met
 
 def test_no_query_mixes_single_builds_in(points: dict[str, list[DatadogPoint]]) -> None:
     """Apple's numbers of a single build have the metric's name; no chart, monitor or message takes them."""
-    texts = [text for path in MONITORS for text in re.findall(r"`(top\(.*?\))`", content(path)["message"])]
     queries = [query for path in BOARDS for query in metric_queries(content(path))]
     queries += [query for path in MONITORS for query in read_monitor(content(path)["query"]).queries]
-    queries += [read_top(filled_in(text)) for text in texts]
+    queries += [query for path in MONITORS for query in pasted(content(path)["message"])]
     of_apple = [query for query in queries if query.metric.startswith(APPLES)]
     assert any(of_build(point) for query in of_apple for point in points.get(query.metric, ()))
     for query in of_apple:
@@ -507,13 +540,12 @@ def test_what_is_reckoned_waits_for_all_of_it(path: str) -> None:
     assert content(path)["options"].get("evaluation_delay") == (60 if several else None)
 
 
-def test_one_group_has_no_options_of_groups() -> None:
-    """Datadog refuses a delay of new groups, and whom to notify by, where nothing is grouped."""
+def test_one_group_has_no_option_of_groups() -> None:
+    """Datadog refuses a delay of new groups where nothing is grouped."""
     for by in ((), ("account",)):
         alert = replace(BY_ID["OutboxNotEmptying"], query=replace(BY_ID["OutboxNotEmptying"].query, by=by))
         monitor = json.loads(datadog.files((), [alert], Wishes())["alerts/OutboxNotEmptying.json"])
         assert ("new_group_delay" in monitor["options"]) == bool(by)
-        assert "notify_by" not in monitor["options"]
         assert read_monitor(monitor["query"]).queries[0].by == by
         assert (" by {" in monitor["query"]) == bool(by)
 
@@ -526,8 +558,8 @@ def test_one_group_has_no_options_of_groups() -> None:
         ("NewHeavyProblem", 50.0, 100, "{{value}} %; it counts if it is {{threshold}} % or more."),
         ("OutboxNotEmptying", 1.0, 1, "{{value}}; it counts if it is {{threshold}} or more."),
         ("HighImpactRegression", 1.0, 1, "{{value}} %.{{/is_alert}}"),
-        ("CredentialsRefused", 1.0, 1, "{{value}} in the last 7h.{{/is_alert}}"),
-        ("PollsFailing", 2.0, 1, "{{value}} in the last 13h; it counts if it is {{threshold}} or more."),
+        ("PointsRejected", 1.0, 1, "{{value}} in the last 1h.{{/is_alert}}"),
+        ("PollsFailing", 2.0, 1, "{{value}}; it counts if it is {{threshold}} or more."),
     ],
 )
 def test_numbers_are_told_in_units_that_people_read(
@@ -551,16 +583,49 @@ def test_a_monitor_reckons_as_described(path: str) -> None:
 
 @pytest.mark.parametrize("path", MONITORS)
 def test_a_monitor_tells_once_of_a_group(path: str) -> None:
-    """One notification for each group of the alert; more keys only tell sub-groups of it apart."""
+    """Each group of the alert is judged, and told of, by itself."""
     monitor, alert = content(path), BY_ID[Path(path).stem]
-    (keys, *_) = [query.by for query in read_monitor(monitor["query"]).queries]
     group = tuple(
         {"service.name": "service", "deployment.environment.name": "env"}.get(k, k) for k in alert.query.by
     )
-    assert tuple(monitor["options"].get("notify_by", keys)) == group
-    assert keys in (group, (*group, "device"))
+    assert {query.by for query in read_monitor(monitor["query"]).queries} == {group}
     assert alert.about == "pipeline" or {"service", "env", "platform", "version"} <= set(group)
-    assert alert.missing is None or keys == group  # else what is no longer polled would be missed
+
+
+def test_models_are_ranked_by_their_change() -> None:
+    """Of a regression the models are asked for by this version's value over the mean of the others', and by
+    their name; the value is asked for in each version.
+    """
+    message = rendered(Wishes(), "LaunchTimeRegressed")["message"].replace("{{version.name}}", "this")
+    _, values, this, others = pasted(message)
+    assert {this.metric, others.metric, values.metric} == {"appstore.launch.time"}
+    assert (this.how, others.how) == ("max", "avg")
+    assert this.by == others.by == ("device", "device_name")
+    chosen = [
+        [all(term.holds({*ANY, f"version:{has}"}) for term in query.terms) for has in ("this", "other")]
+        for query in (this, others)
+    ]
+    assert chosen == [[True, False], [False, True]]
+    assert "as formula `top((a / b - 1) * 100, 10, 'last', 'desc')`" in message
+    assert values.by == ("version", "device")
+    assert Term((("device", "all_*"),)) in values.terms
+
+
+ANY = {"service:*", "env:*", "platform:*", "device:iphone15_2"}
+
+
+def test_new_problems_are_asked_for_by_their_weight() -> None:
+    """What is not new has no part in the heaviest: the flag is multiplied with the weight, by signature."""
+    message = rendered(Wishes(), "NewHeavyProblem")["message"]
+    weight, new = pasted(message)
+    assert replace(weight, metric=new.metric) == new
+    assert (weight.metric, new.metric, new.by) == (
+        "appstore.diagnostic.signature.weight",
+        "appstore.diagnostic.signature.new",
+        ("signature",),
+    )
+    assert "Heaviest of the new, 0 of the others" in message
+    assert "as formula `top(a * b, 10, 'last', 'desc')`" in message
 
 
 @pytest.mark.parametrize("path", MONITORS)
@@ -579,7 +644,7 @@ def test_a_message_says_what_to_do(path: str) -> None:
     opened = re.findall(r"\{\{[#^](\w+)\}\}", message)
     assert sorted(opened) == sorted(re.findall(r"\{\{/(\w+)\}\}", message))
     assert ("is_no_data" in opened) == (alert.missing is not None)
-    known = set(monitor["options"].get("notify_by", read_monitor(monitor["query"]).queries[0].by))
+    known = set(read_monitor(monitor["query"]).queries[0].by)
     named = re.findall(r"\{\{(?:\[(\w+\.[\w.]+)\]|(\w+))\.name\}\}", message + name)
     assert {dotted or plain for dotted, plain in named} == known
     assert not re.search(r"\{\{\{|\}\}\}", message + name)
@@ -648,7 +713,7 @@ def changes(found: list[bool]) -> int:
         "known bad",
     ],
 )
-@pytest.mark.parametrize("alert", ["HangRateRegressed", "HangRatePoor"])
+@pytest.mark.parametrize("alert", ["HangRateRegressed", "HangRatePoor", "CredentialsRefused"])
 def test_a_flag_is_told_once(alert: str, series: Beats, times: int) -> None:
     """It fires once and ends by data; a late heartbeat, a gap or a single point changes nothing."""
     monitor = rendered(Wishes(), alert)
@@ -886,8 +951,13 @@ def test_percentiles_cost_no_tag(points: dict[str, list[DatadogPoint]]) -> None:
 @pytest.mark.parametrize("path", ["dashboards/diagnostics.json", "alerts/HangRateRegressed.json"])
 def test_the_output_is_as_it_was(path: str) -> None:
     """A dashboard and a monitor are, whole, what stands in the golden files."""
-    golden = GOLDEN / Path(path).name
-    if os.environ.get("UPDATE_GOLDEN"):
-        assert not os.environ.get("CI"), "golden files are not updated where nobody reads the difference"
-        golden.write_text(FILES[path], encoding="utf-8")
-    assert FILES[path] == golden.read_text(encoding="utf-8")
+    golden_files.check(f"datadog/{Path(path).name}", FILES[path])
+
+
+def test_golden_files_are_not_written_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody reads the difference, `UPDATE_GOLDEN` is an error, and nothing is written."""
+    monkeypatch.setenv("UPDATE_GOLDEN", "1")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(AssertionError, match="nobody reads"):
+        golden_files.check("datadog/none.json", "")
+    assert not (Path(golden_files.__file__).parent / "golden" / "datadog" / "none.json").exists()

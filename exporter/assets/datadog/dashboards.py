@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from exporter.assets.datadog.monitors import monitor
 from exporter.assets.datadog.queries import (
+    FLAG,
     KEYS,
     aggregator_of,
     key_of,
@@ -46,6 +47,9 @@ _DISPLAYS: dict[Kind, str] = {"lines": "line", "bars": "bars"}
 _NOW = {"live_span": "4h"}  # the last value in it is the newest one; what is gone does not linger for weeks
 _OPENS_WITH = {"type": "live", "unit": "week", "value": 2}  # Apple's numbers change once a day
 _PALETTES = {"good": "white_on_green", "fair": "white_on_yellow", "poor": "white_on_red"}
+_MOST_ROWS = 500  # of a table, as in Datadog's own examples; its documentation names no limit
+# As text, so 7.9.0 comes before 7.40.0: Datadog knows no order of versions.
+_BY_VERSION: Json = {"type": "group", "name": "version", "order": "desc"}
 _UNITS: dict[str, Json] = {
     "s": {"type": "canonical_unit", "unit_name": "second"},
     "By": {"type": "canonical_unit", "unit_name": "byte"},
@@ -126,20 +130,16 @@ def _dashboard(board: Dashboard, wishes: Wishes, *, percentiles: bool = False) -
         "layout_type": "ordered",
         "reflow_type": "fixed",
         "default_timeframe": _OPENS_WITH,
-        "template_variables": [_variable(filter_, _chosen(board, wishes)) for filter_ in board.filters],
+        "template_variables": [_variable(filter_, wishes) for filter_ in board.filters],
         "widgets": groups,
     }
 
 
-def _chosen(board: Dashboard, wishes: Wishes) -> dict[str, tuple[str, ...]]:
-    """Of apps only: the exporter's own environment is those of all its accounts, joined to one name."""
-    about_apps = any(filter_.attribute == SERVICE for filter_ in board.filters)
-    return {SERVICE: wishes.services, ENVIRONMENT: wishes.environments} if about_apps else {}
-
-
-def _variable(filter_: Filter, chosen: Mapping[str, tuple[str, ...]]) -> Json:
+def _variable(filter_: Filter, wishes: Wishes) -> Json:
+    """Wishes are about apps: the exporter's own page, which has neither attribute, shows every account."""
     key = key_of(filter_.attribute)
-    values = [tag_of(key, value).removeprefix(f"{key}:") for value in chosen.get(filter_.attribute, ())]
+    chosen = {SERVICE: wishes.services, ENVIRONMENT: wishes.environments}.get(filter_.attribute, ())
+    values = [tag_of(key, value).removeprefix(f"{key}:") for value in chosen]
     return {
         "name": filter_.label,
         "prefix": key,
@@ -221,14 +221,22 @@ def _looks(chart: Chart) -> Json:
     """What a request has by its kind of chart."""
     if chart.kind == "number":
         return {"conditional_formats": _colours(chart.queries[0].bands)}
-    highest = {"type": "formula", "index": 0, "order": "desc"}
     if chart.kind == "top":
-        return {"sort": {"count": 10, "order_by": [highest]}}
+        return {"sort": {"count": 10, "order_by": [_highest_of(0)]}}
     if chart.kind == "table":
-        # As text, so 7.9.0 comes before 7.40.0: Datadog knows no order of versions.
-        by_text = {"type": "group", "name": "version", "order": "desc"}
-        return {"sort": {"count": 100, "order_by": [by_text, highest]}}
+        return {"sort": {"count": _MOST_ROWS, "order_by": _order(chart)}}
     return {"display_type": _DISPLAYS[chart.kind]}
+
+
+def _order(chart: Chart) -> list[Json]:
+    """What has a flag stands first, so that it is not cut off where there are many apps."""
+    flags = [index for index, query in enumerate(chart.queries) if query.metric.unit == FLAG]
+    last = [index for index in (0,) if index not in flags]
+    return [*map(_highest_of, flags), _BY_VERSION, *map(_highest_of, last)]
+
+
+def _highest_of(index: int) -> Json:
+    return {"type": "formula", "index": index, "order": "desc"}
 
 
 def _formula(chart: Chart, query: Query, name: str, percentiles: bool) -> Json:

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from exporter.assets.datadog.queries import (
+    FLAG,
     KEYS,
     Term,
     key_of,
@@ -27,11 +28,11 @@ _HANDLE = re.compile(r"@[\w.+/@-]+", re.ASCII)
 _ADDRESS = re.compile(r"https?://[\w.~:/?&=%+,;-]+", re.ASCII)  # no @, which would notify somebody
 _SHOWN = 200  # characters of a wish in an error
 _PRIORITIES = {"critical": 1, "warning": 3, "info": 5}
-_FLAG = "{flag}"  # unit of a number that stands for a word, which the title has
 _HOUR = 3600
 _DAY = 24 * 60  # minutes
 _ARITHMETIC_DELAY = 60  # seconds, until all that is reckoned with has come (Datadog, metric monitors)
 _ALIKE = ("version", "metric")  # spelled in logs as in tags; platform, device and signature are not
+_OF_MODELS = ("device", "!all_*")  # they have a name, which says more than `iphone15_2`
 
 
 class _Scale(NamedTuple):
@@ -72,23 +73,14 @@ def _options(alert: Alert, threshold: float) -> Json:
         "renotify_interval": 0,
         "on_missing_data": "default",
     }
-    if alert.query.by:  # Datadog refuses these two where there is one group only
+    if alert.query.by:  # Datadog refuses it where there is one group only
         options["new_group_delay"] = alert.minutes * 60
-        if _groups(alert) != alert.query.by:
-            options["notify_by"] = [key_of(attribute) for attribute in alert.query.by]
     if alert.missing is not None:
         options["on_missing_data"] = "show_and_notify_no_data"
         options |= {"renotify_interval": _DAY, "renotify_statuses": ["alert", "no data"]}
     if alert.over is not None:
         options["evaluation_delay"] = _ARITHMETIC_DELAY
     return options
-
-
-def _groups(alert: Alert) -> tuple[str, ...]:
-    """What is judged by itself: the groups of the alert, and in them each family of devices where the alert
-    is about families. Those make sub-groups of one notification.
-    """
-    return (*alert.query.by, *(attribute for attribute, _ in alert.query.where if attribute == "device"))
 
 
 def _of_which(alert: Alert) -> str:
@@ -149,8 +141,7 @@ def _expression(alert: Alert, wishes: Wishes) -> str:
     wished = _wished(wishes) if alert.about == "app" else []
 
     def said(query: Query) -> str:
-        scope = scope_of((), [*wished, *terms_of(query.conditions)])
-        return query_text(replace(query, by=_groups(alert)), scope)
+        return query_text(query, scope_of((), [*wished, *terms_of(query.conditions)]))
 
     text = said(alert.query)
     if alert.over is not None:
@@ -169,7 +160,7 @@ def _message(alert: Alert, wishes: Wishes) -> str:
     handles = _handles(alert, wishes)
     blocks = [_when("is_alert", f"{alert.title}{_of_which(alert)}.{_numbers(alert)}")]
     if alert.missing is not None:
-        silence = f"Nothing was heard for {alert.missing} minutes{_of_which(alert)}."
+        silence = f"`{alert.query.metric.name}` has not come for {alert.missing} minutes{_of_which(alert)}."
         blocks.append(_when("is_no_data", silence))
     blocks += [
         _when("is_recovery", "It is over."),
@@ -187,7 +178,7 @@ def _message(alert: Alert, wishes: Wishes) -> str:
 
 def _numbers(alert: Alert) -> str:
     """Nothing of a flag, and no threshold that nobody can choose: one is enough there."""
-    if alert.query.metric.unit == _FLAG:
+    if alert.query.metric.unit == FLAG:
         return ""
     unit = _scale(alert).unit
     span = f" in the {_last(alert.window).replace('_', ' ')}" if alert.window else ""
@@ -204,12 +195,63 @@ def _when(state: str, text: str) -> str:
 
 def _to_paste(alert: Alert) -> Iterator[str]:
     """Queries of the group that fired: a message can show no number but the one that is watched."""
-    for heading, query in (("How far", alert.change), ("The worst", alert.worst)):
-        if query is not None:
-            about = query.label.capitalize()
-            yield f"**{heading}.** {about}, to paste into a notebook: `{_of_the_group(alert, query)}`"
+    if alert.change is not None:
+        yield _pasted("How far", alert.change.label, _ranked(_in_group(alert, alert.change)))
+    if alert.worst is not None:
+        if alert.query.metric.unit == FLAG:
+            value = replace(alert.worst, where=alert.query.where)
+            yield _pasted("The value", "of each version", f"`{_in_group(alert, value, 'all')}`")
+        yield _pasted("The worst", *_worst(alert, alert.worst))
     if alert.events is not None:
         yield f"**The events.** To paste into the log search: `{_search(alert, alert.events)}`"
+
+
+def _pasted(heading: str, about: str, code: str) -> str:
+    return f"**{heading}.** {about[:1].upper()}{about[1:]}, to paste into a notebook: {code}"
+
+
+def _worst(alert: Alert, worst: Query) -> tuple[str, str]:
+    """What it is, and how to ask for it. A notebook reckons, where a message cannot."""
+    if _OF_MODELS in worst.where:
+        worst = replace(worst, by=(*worst.by, "device_name"))
+    this = _in_group(alert, worst)
+    if alert.worst_by_change:
+        others = _in_group(alert, replace(worst, join="avg"), "others")
+        about = f"{worst.label}, change against the versions before (percent)"
+        return about, _reckoned(this, others, "(a / b - 1) * 100")
+    if alert.worst_where is not None:
+        about = f"{alert.worst_where.label}, 0 of the others"
+        return about, _reckoned(this, _in_group(alert, alert.worst_where), "a * b")
+    return worst.label, _ranked(this)
+
+
+def _ranked(text: str) -> str:
+    return f"`{_top(text)}`"
+
+
+def _reckoned(a: str, b: str, formula: str) -> str:
+    """Two queries, and the formula over them."""
+    return f"as query a `{a}`, as query b `{b}`, and as formula `{_top(formula)}`"
+
+
+def _top(text: str) -> str:
+    return f"top({text}, 10, 'last', 'desc')"
+
+
+def _in_group(alert: Alert, query: Query, versions: Literal["this", "others", "all"] = "this") -> str:
+    """A query within the group that fired, of its version, of the others, or of each by itself."""
+    named = [attribute for attribute in alert.query.by if attribute != "version" or versions != "all"]
+    group = [
+        Term(
+            (f"{key_of(attribute)}:{_variable_of(attribute)}",),
+            attribute == "version" and versions == "others",
+        )
+        for attribute in named
+    ]
+    shown = tuple(attribute for attribute in query.by if attribute not in named)
+    # Something constant stands last: three closing braces would be read as another kind of variable.
+    last = terms_of(query.conditions) or [Term((f"{key_of(attribute)}:*",)) for attribute in shown]
+    return query_text(replace(query, by=shown), scope_of((), [*group, *last]))
 
 
 def _search(alert: Alert, events: Events) -> str:
@@ -219,15 +261,6 @@ def _search(alert: Alert, events: Events) -> str:
         if attribute in (*KEYS, *_ALIKE)
     ]
     return " ".join([search_text(events), *group])
-
-
-def _of_the_group(alert: Alert, query: Query) -> str:
-    shown = tuple(attribute for attribute in query.by if attribute not in alert.query.by)
-    group = [Term((f"{key_of(attribute)}:{_variable_of(attribute)}",)) for attribute in alert.query.by]
-    # Something constant stands last: three closing braces would be read as another kind of variable.
-    last = terms_of(query.conditions) or [Term((f"{key_of(attribute)}:*",)) for attribute in shown]
-    text = query_text(replace(query, by=shown), scope_of((), [*group, *last]))
-    return f"top({text}, 10, 'last', 'desc')"
 
 
 def _page(alert: Alert, wishes: Wishes) -> str:

@@ -137,18 +137,24 @@ def _line(query: Query, alert: Alert, of_app: Sequence[str], less: Query | None 
 
 
 def _highest(worst: Query, alert: Alert, of_app: Sequence[str]) -> str:
-    """The three highest of those that are there now."""
-    return _told(_asked(worst, alert, of_app), replace(worst, label=f"highest {worst.label}"), alert)
+    """The three highest of those that are there now, or of those that the alert is about."""
+    asked = _asked(worst, alert, of_app)
+    if not alert.worst_where:
+        return _told(asked, replace(worst, label=f"highest {worst.label}"), alert)
+    asked += f" and {_asked(alert.worst_where, alert, of_app)} == 1"
+    return _told(asked, replace(worst, label=alert.worst_where.label), alert)
 
 
 def _changed_most(worst: Query, alert: Alert, of_app: Sequence[str]) -> str:
-    """The three that lie furthest above the same of the version before.
+    """The three that lie furthest above the mean of the same in the versions before.
 
-    That is the highest of all others that are sent: of models, unless all detail is wanted, there is one.
+    Those are all others that are sent: of models, unless all detail is wanted, there is one, and two while
+    the Collector still shows what the newest version has replaced.
     """
-    this, before = (_asked(worst, alert, of_app, version=sign) for sign in ("=", "!="))
+    this = _asked(worst, alert, of_app)
+    before = _asked(replace(worst, join="avg"), alert, of_app, version="!=")
     change = replace(
-        worst, metric=replace(worst.metric, unit="1"), label="changed most against the version before"
+        worst, metric=replace(worst.metric, unit="1"), label="changed most against the versions before"
     )
     return _told(f"{this} / ({before} > 0) - 1", change, alert)
 

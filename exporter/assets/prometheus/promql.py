@@ -17,6 +17,7 @@ LATELY = 60
 GONE = 14 * 24 * 60
 """Minutes after which what is silent is forgotten; a day less than Prometheus keeps unless told otherwise."""
 
+_STEP = "5m"  # as long as Prometheus looks back for a sample: none is left out
 _UNITS = {"s": "seconds", "ms": "milliseconds", "By": "bytes", "%": "percent", "1": "ratio"}
 _PER = {"s": "second", "h": "hour", "d": "day"}
 _ANNOTATION = re.compile(r"\{[^}]*\}")
@@ -135,8 +136,18 @@ def now(query: Query, more: Sequence[str] = ()) -> str:
 
 
 def held(query: Query, more: Sequence[str] = (), minutes: int = LATELY) -> str:
-    """A gauge, joined; where it is missing for up to so many minutes, its last values."""
-    return _joined(query.join, query.by, f"last_over_time({selector(query, more)}[{duration(minutes)}])")
+    """A gauge, joined; where it is missing for up to so many minutes, its last values.
+
+    It is joined first and held then: a series that goes on under another label, as after an upgrade of the
+    exporter, would otherwise stand beside its own past. Where a condition is a pattern, such as that of the
+    families of devices, what meets it is held each for itself.
+    """
+    patterns = (key for key, value in query.conditions if value.endswith("*") and value != "!*")
+    each = tuple(dict.fromkeys((*query.by, *patterns)))
+    values = (
+        f"last_over_time({_joined(query.join, each, selector(query, more))}[{duration(minutes)}:{_STEP}])"
+    )
+    return values if each == query.by else _joined(query.join, query.by, values)
 
 
 def added(query: Query, window: str, more: Sequence[str] = ()) -> str:
@@ -159,7 +170,10 @@ def added(query: Query, window: str, more: Sequence[str] = ()) -> str:
 
 
 def spread(query: Query, window: str, more: Sequence[str] = ()) -> str:
-    """A percentile of what was added to a histogram within the window, a group."""
+    """A percentile of what was added to a histogram within the window, a group.
+
+    Each bucket is held against its own past, so the bar in which the Collector was restarted may miss some.
+    """
     series = selector(query, more)
     last, before = f"last_over_time({series}[{window}])", f"last_over_time({series}[{_REMEMBERED}] offset"
     new = f"\n  ({last} - {before} {window}) >= 0)\n  or {last}\n"

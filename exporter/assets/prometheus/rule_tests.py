@@ -7,6 +7,7 @@ Beside the series that fires are neighbours that a rule without one of its condi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from exporter.assets.model import ENVIRONMENT, SERVICE, Alert, Query, Wishes
@@ -26,6 +27,7 @@ _EXAMPLES = {
     "percentile": "p90",
     "metric": "appstore.launch.time",
     "diagnostic_type": "HANGS",
+    "environment": "production",
     "account": "main",
     OWN_ACCOUNTS: "main",
     "app": "com.example.app",
@@ -40,16 +42,16 @@ _OTHERS = {
     "diagnostic_type": "LAUNCHES",
     "insight": "trend",
     "impact": "normal",
+    "environment": "staging",
     "account": "games",
     OWN_ACCOUNTS: "games",
-    "outcome": "ok",
-    "reason": "role_too_small",
     "instance": "collector-2:8888",
 }
 
 _Piece = tuple[float | str | None, int]  # a value, "stale" or None for no sample; for so many minutes
 _Labels = Mapping[str, str]
 _SAME: _Labels = {}
+_UPGRADED: _Labels = {"otel_scope_version": "99"}  # the same series, of another exporter
 
 
 def rule_tests(
@@ -116,7 +118,8 @@ class _Writer:
 
     def test_of_held(self, held: int, alerts: Sequence[Alert]) -> dict[str, Any]:
         """What goes by the last value for so many minutes: a silence of two thirds changes nothing, and what
-        is good ends it at once. One of them then is silent for good: it takes time, and all are made alike.
+        is good ends it at once, though another exporter sends it by then. One of them then is silent for
+        good: it takes time, and all are made alike.
         """
         wait, away, held = _whole(max(alert.minutes for alert in alerts)), _whole(held * 2 // 3), _whole(held)
         back = 30 + wait + away
@@ -125,8 +128,10 @@ class _Writer:
         for place, alert in enumerate(alerts):
             bad, good = alert.threshold, _good(alert)
             last = good if place else bad
-            pieces: list[_Piece] = [(bad, 30 + wait), ("stale", away), (bad, 30), (good, 30)]
-            series |= self._of_group(alert, {}, [*pieces, (last, wait + 30), ("stale", held + 30)])
+            before: list[_Piece] = [(bad, 30 + wait), ("stale", gone + held - 30 - wait)]
+            then: list[_Piece] = [(None, back), (bad, 30), (good, 30), (last, wait + 30)]
+            series |= self._of_group(alert, {}, before)
+            series |= self._of_group(alert, _UPGRADED, [*then, ("stale", held)])
         all_, one = {self._alert(alert): 1 for alert in alerts}, {self._alert(alerts[0]): 1}
         moments = [
             *(_throughout(all_, 30 + wait, back + 25), _Moment(back + 30), _Moment(back + 60 + wait, one)),
@@ -176,6 +181,7 @@ class _Writer:
 
     def _of_silence(self, alert: Alert, missing: int) -> dict[str, Any]:
         """Never heard of; silent for a while; silent for days, while others are heard."""
+        alert = _heard(alert)
         wait, missing, good = _whole(alert.minutes), _whole(missing), _good(alert)
         begin = wait + 60
         silent = begin + 120 + missing
@@ -228,7 +234,8 @@ class _Writer:
     ) -> dict[str, Any]:
         """In promtool's form; what has to be heard of all the time is added."""
         for heartbeat in self._heartbeats:
-            series.setdefault(self._series(heartbeat.query), _values([(_good(heartbeat), minutes)]))
+            heard = _heard(heartbeat)
+            series.setdefault(self._series(heard.query), _values([(_good(heard), minutes)]))
         return {
             "name": name,
             "interval": f"{_STEP}m",
@@ -307,6 +314,11 @@ def _good(alert: Alert) -> float:
     size = abs(alert.threshold)
     far = max(1.0, size / 100) if size >= 1 or not size else size / _DIVISOR
     return alert.threshold - far if alert.compare == ">=" else alert.threshold + far
+
+
+def _heard(alert: Alert) -> Alert:
+    """With what it is heard of by as its query; 0 of that is good."""
+    return replace(alert, query=alert.heard, threshold=1, compare=">=") if alert.heard else alert
 
 
 def _whole(minutes: int) -> int:

@@ -144,7 +144,7 @@ def _silence(alert: Alert) -> str:
     somebody comes. An account that was taken out on purpose is forgotten then; silence it until then. There
     are few such series: to read all each minute is cheap, and steps could miss one seen now and then.
     """
-    series, groups = selector(alert.query), by(alert.query.by)
+    series, groups = selector(alert.heard or alert.query), by(alert.query.by)
     ever, lately = (
         f"max{groups} (last_over_time({series}[{duration(minutes)}]))"
         for minutes in (GONE, alert.missing or 0)

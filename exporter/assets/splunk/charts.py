@@ -114,11 +114,9 @@ def _placed(section: Section, row: int) -> Iterator[tuple[Chart, Resource]]:
 def _begins_with(filters: Sequence[Filter], wishes: Wishes) -> dict[str, Sequence[str]]:
     """Attribute → the values that a dashboard shows at first.
 
-    Wishes are about apps. An exporter of several environments names them all in one value, so its own page,
-    which no service can be chosen on, shows every one.
+    Wishes are about apps: the exporter's own page, which has neither attribute, shows every account.
     """
-    of_apps = any(one.attribute == SERVICE for one in filters)
-    wished = {SERVICE: wishes.services, ENVIRONMENT: wishes.environments} if of_apps else {}
+    wished = {SERVICE: wishes.services, ENVIRONMENT: wishes.environments}
     return {one.attribute: wished.get(one.attribute) or (one.default,) for one in filters}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Literal
 
 from exporter.assets.model import ENVIRONMENT, SERVICE, Alert, Query, Wishes
 from exporter.assets.splunk import signalflow, spl
@@ -122,7 +123,7 @@ def _in_words(minutes: int) -> str:
 
 
 def _body(alert: Alert, wishes: Wishes) -> str:
-    asked = [line for query in (alert.change, alert.worst) if query for line in _asked(alert, query)]
+    asked = list(_asked(alert))
     numbers = f"The numbers, the highest first, as SignalFlow for a new chart:\n\n{_code(*asked)}"
     ended = _in_words(signalflow.resolves_after(alert))
     parts = (
@@ -167,23 +168,54 @@ def _code(*lines: str) -> str:
     return "\n".join(("```", *lines, "```"))
 
 
-def _asked(alert: Alert, query: Query) -> Iterator[str]:
+def _asked(alert: Alert) -> Iterator[str]:
     """Lines to paste: a message knows no streams but those of its condition, and no group but its own."""
-    asked = replace(query, by=tuple(key for key in query.by if key not in alert.query.by))
-    group = [(key, values) for key, values in _of_the_group(alert) if key in query.by]
-    if query is alert.worst and alert.worst_by_change:
-        yield from _by_change(asked, group)
+    if alert.change is not None:
+        yield _ranked(_in_group(alert, alert.change), alert.change, alert.change.label or alert.title)
+    if alert.worst is None:
+        return
+    if _is_state(alert):
+        label = signalflow.literal(_label(alert.worst, "value of each version"))
+        value = replace(alert.worst, where=alert.query.where)
+        yield f"{signalflow.shown(*_in_group(alert, value, 'all'))}.publish({label})"
+    if alert.worst_by_change:
+        yield from _by_change(alert, alert.worst)
+    elif alert.worst_where is not None:
+        yield from _chosen(alert, alert.worst, alert.worst_where)
     else:
-        label = _label(query, query.label or alert.title)
-        yield f"{signalflow.shown(asked, group)}{_first(label)}"
+        yield _ranked(_in_group(alert, alert.worst), alert.worst, alert.worst.label or alert.title)
 
 
-def _by_change(query: Query, group: Filters) -> Iterator[str]:
-    """How far this version lies from the other that is sent."""
-    others = replace(query, where=(*query.where, ("version", f"!{_dimension('version')}")))
-    yield f"A = {signalflow.stream(query, group)}"
-    yield f"B = {signalflow.stream(others, [one for one in group if one[0] != 'version'])}"
-    yield f"(A / B - 1).scale(100){_first(f'{query.label}, change against the version before (percent)')}"
+def _by_change(alert: Alert, worst: Query) -> Iterator[str]:
+    """How far this version lies from the mean of the others that are sent."""
+    others = replace(worst, join="avg", where=(*worst.where, ("version", f"!{_dimension('version')}")))
+    yield f"A = {signalflow.stream(*_in_group(alert, worst))}"
+    yield f"B = {signalflow.stream(*_in_group(alert, others, 'others'))}"
+    yield f"(A / B - 1).scale(100){_first(f'{worst.label}, change against the versions before (percent)')}"
+
+
+def _chosen(alert: Alert, worst: Query, where: Query) -> Iterator[str]:
+    """Of a flag that is 0 or 1: what it is 0 for becomes 0."""
+    yield f"A = {signalflow.stream(*_in_group(alert, worst))}"
+    yield f"B = {signalflow.stream(*_in_group(alert, where))}"
+    yield f"(A * B){_first(f'{where.label}, 0 of the others')}"
+
+
+def _in_group(
+    alert: Alert, query: Query, versions: Literal["this", "others", "all"] = "this"
+) -> tuple[Query, Filters]:
+    """A query, and the group that fired: of its version, or of any, each by itself where `all` are asked."""
+    group = [one for one in _of_the_group(alert) if one[0] in query.by]
+    if versions != "this":
+        group = [one for one in group if one[0] != "version"]
+    by = tuple(
+        key for key in query.by if key not in alert.query.by or (key == "version" and versions == "all")
+    )
+    return replace(query, by=by), group
+
+
+def _ranked(asked: tuple[Query, Filters], query: Query, label: str) -> str:
+    return f"{signalflow.shown(*asked)}{_first(_label(query, label))}"
 
 
 def _first(label: str) -> str:

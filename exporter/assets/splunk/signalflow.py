@@ -201,8 +201,9 @@ def _detect(alert: Alert) -> str:
 
 def _not_reporting(alert: Alert, minutes: int, filters: Filters) -> str:
     # Extrapolation would hide that nothing comes.
-    conditions = chain((is_one_of(*one) for one in filters), (_where(*one) for one in alert.query.conditions))
-    source = f"data({literal(alert.query.metric.name)}{_filtered(conditions)}, rollup='latest')"
+    heard = alert.heard or alert.query
+    conditions = chain((is_one_of(*one) for one in filters), (_where(*one) for one in heard.conditions))
+    source = f"data({literal(heard.metric.name)}{_filtered(conditions)}, rollup='latest')"
     by = f"[{', '.join(map(literal, alert.query.by))}]" if alert.query.by else "None"
     return (
         f"not_reporting.detector(stream={source}, resource_identifier={by}, "

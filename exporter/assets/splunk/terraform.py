@@ -6,6 +6,7 @@ The arguments are those of the provider `splunk-terraform/signalfx`, docs/resour
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +16,7 @@ from exporter.assets.splunk.charts import GROUP, Reference, Resource, dashboard_
 from exporter.assets.splunk.detectors import detector
 from exporter.errors import ConfigError
 
+_ADDRESS = re.compile(r"""https?://[^\s"`<>{}|\\^]+""")
 _TERRAFORM = {
     "required_version": ">= 1.0",
     "required_providers": {"signalfx": {"source": "splunk-terraform/signalfx", "version": "~> 9.0"}},
@@ -66,10 +68,10 @@ def _check(wishes: Wishes) -> None:
                 where="alerts",
             )
         signalflow.literal(value)
-    if wishes.runbook and not wishes.runbook.isprintable():
+    if wishes.runbook and not (wishes.runbook.isprintable() and _ADDRESS.fullmatch(wishes.runbook)):
         raise ConfigError(
-            "the address has a control character",
-            remedy="Write it on one line, as a browser shows it.",
+            f"{wishes.runbook[:80]!r} is no address that can stand in a message",
+            remedy="Give one that begins with https://, on one line, without spaces, quotes and brackets.",
             where="alerts.runbook",
         )
     for number, notification in enumerate(wishes.notify, 1):
