@@ -119,11 +119,11 @@ class Exporter:
             report = self._cycles[name].poll()
         except Stopping:
             return None
-        self.status.polled(report)
         self._metrics.polled(report)
         self._log_cycle(report)
         if report.answers or report.outcome != "failed":  # what still fails is not worth a poll each restart
             self.state.finish_run(name, self._clock(), settings_digest(self.settings))
+        self.status.polled(report)  # at last: a poll that breaks off is told of by `_logged`
         return report
 
     def deliver(self, *, news: bool = True) -> Delivery:
@@ -138,8 +138,11 @@ class Exporter:
 
     def poll_and_deliver(self, name: str) -> None:
         """What the schedule does; an error of ours does not end the schedule."""
+        report = None
         with self._logged(name):
-            if self.poll(name):
+            report = self.poll(name)
+        if report:
+            with self._logged(""):
                 self.deliver()
 
     def heartbeat(self) -> None:

@@ -11,13 +11,22 @@ from datetime import UTC, datetime
 
 from exporter.appstore.plan import IMPORTANCE
 from exporter.deliver import Delivery
-from exporter.errors import CredentialsRefused, ExporterError, StateError
+from exporter.errors import (
+    AgreementMissing,
+    CredentialsRefused,
+    ExporterError,
+    NotFound,
+    RateLimited,
+    RoleTooSmall,
+    StateError,
+)
 from exporter.otlp.passed_on import what_to_do
 from exporter.report import CycleReport
 from exporter.settings import Settings
 from exporter.state import Answered, State, Trouble
 
 _MISSED_HEARTBEATS = 3
+_ANSWERS = (AgreementMissing, NotFound, RateLimited, RoleTooSmall)  # given to a key that is accepted only
 _LONGEST_PASS = 300.0  # seconds that a delivery may take without the process counting as stuck
 
 
@@ -46,7 +55,8 @@ class Status:
         with self._lock:
             self._reports[report.account] = report
             self._broken.pop(f"poll {report.account}", None)
-        self._tried(report.account, {error.reason for error in report.failures}, answered=report.answers > 0)
+        answered = report.apps > 0 or any(isinstance(error, _ANSWERS) for error in report.failures)
+        self._tried(report.account, {error.reason for error in report.failures}, answered=answered)
 
     def poll_broke(self, account: str, reason: str) -> None:
         """A poll of an account could not be done at all."""

@@ -18,6 +18,7 @@ import pytest
 
 from exporter import service
 from exporter.deliver import Delivery
+from exporter.errors import StateError
 from exporter.report import CycleReport
 from exporter.sandbox import AppStoreSandbox, Fault, OtlpFault, OtlpReceiver, Sandbox
 from exporter.service import Exporter, cron_trigger, poll_is_due, settings_digest
@@ -292,6 +293,31 @@ def test_a_bug_in_a_job_does_not_end_the_schedule(parts: Parts, monkeypatch: pyt
         parts.stop.set()
         thread.join(10)
     assert not thread.is_alive()
+
+
+def test_a_delivery_that_breaks_is_no_failed_poll(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told of as a heartbeat's is, and does not count among the polls that failed in a row."""
+
+    def broken(**_: object) -> Delivery:
+        raise StateError("the disk is full")
+
+    monkeypatch.setattr(parts.exporter, "deliver", broken)
+    parts.exporter.poll_and_deliver("main")
+    assert [line.level for line in parts.log.of("heartbeat.failed")] == ["error"]
+    assert parts.log.of("poll.failed") == []
+    assert list(parts.exporter.status.failed_in_a_row()) == [(0, {"account": "main"})]
+
+
+def test_a_poll_that_breaks_off_counts_once(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where everything was read, and only its end could not be written down."""
+
+    def broken(*_: object) -> None:
+        raise StateError("the disk is full")
+
+    monkeypatch.setattr(parts.state, "finish_run", broken)
+    for times in (1, 2):
+        parts.exporter.poll_and_deliver("main")
+        assert list(parts.exporter.status.failed_in_a_row()) == [(times, {"account": "main"})]
 
 
 def test_metrics_leave_while_a_poll_still_asks_for_signatures(tmp_path: Path) -> None:

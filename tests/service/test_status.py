@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from exporter.errors import AppStoreError, CredentialsRefused, NotFound, Unavailable
+from exporter.errors import (
+    AgreementMissing,
+    AppStoreError,
+    CredentialsRefused,
+    NotFound,
+    RateLimited,
+    RoleTooSmall,
+    Unavailable,
+)
 from exporter.report import CycleReport
 from exporter.state import State
 from exporter.status import Status
@@ -30,8 +38,8 @@ def status(path: Path) -> Iterator[Status]:
         yield Status(SETTINGS, state, Clock())
 
 
-def polled(status: Status, *failures: AppStoreError, answers: int = 0) -> None:
-    status.polled(CycleReport("main", answers=answers, failures=list(failures)))
+def polled(status: Status, *failures: AppStoreError, apps: int = 0) -> None:
+    status.polled(CycleReport("main", apps=apps, failures=list(failures)))
 
 
 def said(status: Status) -> tuple[float, float]:
@@ -48,11 +56,11 @@ def test_nothing_is_said_of_an_account_that_was_never_polled(status: Status) -> 
 
 def test_polls_that_fail_are_counted_until_one_does_not(status: Status) -> None:
     """Also those that got some answers, and those that broke off; a good one begins anew."""
-    polled(status, GONE, answers=5)
+    polled(status, GONE, apps=5)
     assert said(status) == (1, 0)
     status.poll_broke("main", "bug")
     assert said(status) == (2, 0)
-    polled(status, answers=6)
+    polled(status, apps=6)
     assert said(status) == (0, 0)
 
 
@@ -63,11 +71,23 @@ def test_a_key_is_refused_until_an_answer_says_otherwise(status: Status) -> None
     polled(status, AWAY)
     status.poll_broke("main", "state")
     assert said(status) == (3, 1)
-    polled(status, GONE, answers=1)
+    polled(status, AWAY, apps=1)  # their list came
     assert said(status) == (4, 0)
     polled(status, REFUSED)
     polled(status)  # nothing was due, and nothing failed
     assert said(status) == (0, 0)
+
+
+@pytest.mark.parametrize("answer", [GONE, RoleTooSmall("403"), AgreementMissing("403"), RateLimited("429")])
+def test_what_is_answered_to_no_refused_key_says_that_it_is_none(
+    status: Status, answer: AppStoreError
+) -> None:
+    """A new key whose role is too small is another trouble."""
+    polled(status, REFUSED)
+    polled(status, answer)
+    assert said(status) == (2, 0)
+    polled(status, REFUSED, answer)
+    assert said(status) == (3, 1)
 
 
 def test_it_is_known_after_a_restart(path: Path) -> None:
