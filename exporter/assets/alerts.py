@@ -106,7 +106,8 @@ def _regressed(metric: AppleMetric, minutes: int) -> Alert:
         meaning=(
             f"{metric.description}: at the 90th percentile of a whole family of devices the newest version is"
             " worse than the mean of the versions before it, by more than both error margins and by at least"
-            f" {100 * MIN_CHANGE:g} % (unless `regression.min_change` says otherwise)."
+            f" {100 * MIN_CHANGE:g} % (unless `regression.min_change` says otherwise). It ends below half of"
+            " both."
         ),
         first=(
             "Does the newest version stand out, or did each one lie a little above the one before? Then it "
@@ -227,7 +228,7 @@ def _of_the_pipeline(pace: Pace) -> Iterator[Alert]:
         title="No answer from App Store Connect for long, or the exporter is silent",
         severity="warning",
         query=Query(OWN["data.age"], _ACCOUNT),
-        heard=Query(OWN["polls.failed_in_a_row"], _ACCOUNT),
+        heard=Query(OWN["rate_limit.used"], _ACCOUNT),
         worst=Query(OWN["data.age"], (*_ACCOUNT, "app"), label="time since its last answer"),
         threshold=two_polls * 60,
         minutes=minutes,

@@ -90,8 +90,8 @@ def _release_health() -> Dashboard:
             Chart(
                 "Regressed",
                 "table",
-                "1 where the newest version is worse beyond both margins, 0 for all others; a column for each"
-                " metric.",
+                "1 where the newest version is worse beyond both margins, until it is below half of that; 0"
+                " for all others. A column for each metric.",
                 tuple(
                     Query(of_apple(m, REGRESSED), _VERSION, UPPER, label=title_of(m), bands=_FLAG)
                     for m in APPLE_METRICS
@@ -404,8 +404,7 @@ def _duration(title: str, metric: catalogue.FixedMetric) -> Chart:
 
 
 def _the_exporter() -> Dashboard:
-    account = ("account",)
-    all_ = ("account", "environment")  # filters that do not apply to what is of no account
+    account = ("environment", "account")
     return Dashboard(
         "exporter",
         "App Store: the exporter itself",
@@ -420,19 +419,19 @@ def _the_exporter() -> Dashboard:
                         "lines",
                         "Time since App Store Connect last answered for each app. It grows until the next"
                         " poll, and falls to 0 there.",
-                        (Query(OWN["data.age"], ("account", "app")),),
+                        (Query(OWN["data.age"], (*account, "app")),),
                     ),
                     Chart(
                         "Polls",
                         "bars",
                         "Polls by outcome: ok, deferred (something waits for the next), failed.",
-                        (Query(OWN["polls"], ("account", "outcome"), join="sum"),),
+                        (Query(OWN["polls"], (*account, "outcome"), join="sum"),),
                     ),
                     Chart(
                         "Failures by reason",
                         "bars",
                         "docs/operating.md says what to do about each reason.",
-                        (Query(OWN["failures"], ("account", "reason"), join="sum"),),
+                        (Query(OWN["failures"], (*account, "reason"), join="sum"),),
                     ),
                     Chart(
                         "Polls that failed in a row",
@@ -450,7 +449,7 @@ def _the_exporter() -> Dashboard:
                         "Put off to the next poll",
                         "bars",
                         "What did not fit into the key's share.",
-                        (Query(OWN["deferred"], ("account", "what"), join="sum"),),
+                        (Query(OWN["deferred"], (*account, "what"), join="sum"),),
                     ),
                 ),
             ),
@@ -488,7 +487,7 @@ def _the_exporter() -> Dashboard:
                             Query(OWN["points.sent"], join="sum", label="sent"),
                             Query(OWN["points.rejected"], join="sum", label="rejected"),
                         ),
-                        without=all_,
+                        without=account,
                     ),
                     Chart(
                         "Events",
@@ -498,14 +497,14 @@ def _the_exporter() -> Dashboard:
                             Query(OWN["events.sent"], join="sum", label="sent"),
                             Query(OWN["events.rejected"], join="sum", label="rejected"),
                         ),
-                        without=all_,
+                        without=account,
                     ),
                     Chart(
                         "Outbox",
                         "lines",
                         "Items that the backend has not taken yet. A heartbeat empties it.",
                         (Query(OWN["outbox.depth"], (OWN_ACCOUNTS,), label="items"),),
-                        without=all_,
+                        without=account,
                     ),
                     Chart(
                         "Failures of delivery",
@@ -513,21 +512,21 @@ def _the_exporter() -> Dashboard:
                         "What failed of no account: a delivery, a heartbeat. docs/operating.md says what to"
                         " do about each reason.",
                         (Query(OWN["failures"], ("reason",), (("account", "!*"),), join="sum"),),
-                        without=all_,
+                        without=account,
                     ),
                     Chart(
                         "How long a delivery takes",
                         "lines",
                         "From the first request to the last answer.",
                         (Query(OWN["delivery.duration"], (OWN_ACCOUNTS,), label="duration"),),
-                        without=all_,
+                        without=account,
                     ),
                     Chart(
                         "Left out, by reason",
                         "bars",
                         "Values in Apple's answers that did not become points; docs/metrics.md has the"
                         " reasons.",
-                        (Query(OWN["points.left_out"], ("account", "reason"), join="sum"),),
+                        (Query(OWN["points.left_out"], (*account, "reason"), join="sum"),),
                         width=12,
                     ),
                 ),

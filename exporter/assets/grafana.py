@@ -52,7 +52,7 @@ _UNITS = {"s": "s", "By": "decbytes", "%": "percent", "1": "percentunit"}
 _TIMES = "suffix: ×"
 _PER = {"h": "per hour", "d": "per day", "s": "per second"}
 _COLOURS = {"good": "green", "fair": "yellow", "poor": "red"}
-_LAST_IN_A_LEGEND = ("platform", SERVICE, "account", "instance")  # what most lines have in common
+_LAST_IN_A_LEGEND = ("platform", SERVICE, "environment", "account", "instance")  # what most have in common
 
 
 def files(dashboards: Sequence[Dashboard], alerts: Sequence[Alert], wishes: Wishes) -> dict[str, str]:

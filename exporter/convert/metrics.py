@@ -113,10 +113,10 @@ class Standing(NamedTuple):
         """The same, from the attributes that its point bears."""
         return cls(
             name,
-            attributes["platform"],
-            attributes["device"],
+            attributes.get("platform", ""),
+            attributes.get("device", ""),
             attributes.get("percentile", ""),
-            attributes["version"],
+            attributes.get("version", ""),
         )
 
 

@@ -150,7 +150,8 @@ class Account(Section):
     )
     environment: Text = Field(
         default="production",
-        description="`deployment.environment.name` on every point; Datadog shows it as `env`.",
+        description="`deployment.environment.name` on every point of its apps, which Datadog shows as `env`; "
+        "`environment` on what the exporter says of the account.",
     )
     apps: Annotated[
         AppSelection, BeforeValidator(_short_list, json_schema_input_type=AppSelection | list[str] | str)
@@ -327,7 +328,8 @@ class Regression(Section):
         le=10,
         json_schema_extra={"default": "5%"},
         description="Least change against the mean of the earlier versions, as a ratio or in percent; "
-        "smaller ones are not called a regression, whatever the error margins say.",
+        "smaller ones are not called a regression, whatever the error margins say. One that was stays so "
+        "down to half of it.",
     )
 
 

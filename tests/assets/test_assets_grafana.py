@@ -238,7 +238,7 @@ def test_a_legend_begins_with_what_tells_most() -> None:
         for target in panel["targets"]
     }
     assert legends["By version", "A"] == "{{version}} {{device}} {{platform}} {{service_name}}"
-    assert legends["Age of the data", "A"] == "{{app}} {{account}}"
+    assert legends["Age of the data", "A"] == "{{app}} {{environment}} {{account}}"
     assert legends["Queue", "B"] == "fits {{exporter}} {{data_type}} {{instance}}"
     assert legends["Points", "A"] == "sent"
 

@@ -129,7 +129,7 @@ def test_every_rule_fires_alone_and_ends(tmp_path: Path) -> None:
         ("CollectorQueueFilling", r"\n +/ last[^\n]*\]\) >=", " >="),
         ("DataStale", r"unless max by \(environment, account\)", "and max by (account)"),
         ("DataStale", r"by \(environment, account\)", "by (account)"),
-        ("DataStale", r"polls_failed_in_a_row(\[1[h4])", r"data_age_seconds\1"),
+        ("DataStale", r"rate_limit_used(\[1[h4])", r"data_age_seconds\1"),
         ("DataStale", r"\[14d\]", "[3d]"),
         ("DataStale", r"\n +or absent_over_time[^\n]*", ""),
         ("HighImpactRegression", "severity: critical", "severity: warning"),
@@ -366,6 +366,7 @@ def test_every_message_can_be_written(tmp_path: Path) -> None:
         own, other, *_ = (one["series"] for one in test["input_series"])
         series[own] = f"{alert.threshold}{f'+{alert.threshold}' if alert.window else ''}x100"
         series |= {other: "1x100"} if alert.over else {}
+    series['appstore_exporter_rate_limit_used{account="main", environment="production"}'] = "1x100"
     names = [rule["alert"] for rule in rules(files) if not rule["alert"].endswith("NoData")]
     moments = [{"eval_time": "90m", "alertname": name, "exp_alerts": []} for name in names]
     moments.append({"eval_time": "90m", "alertname": "AppStoreDataStaleNoData", "exp_alerts": []})

@@ -729,27 +729,27 @@ def test_a_stopped_exporter_is_told_once() -> None:
         {**OF_ACCOUNT, "app": "1"},
         beats((30, 600), (1500, None), (30, 600)),
     )
-    polls = MetricTimeSeries(
-        "appstore.exporter.polls.failed_in_a_row", OF_ACCOUNT, beats((30, 0), (1500, None), (30, 0))
+    used = MetricTimeSeries(
+        "appstore.exporter.rate_limit.used", OF_ACCOUNT, beats((30, 0), (1500, None), (30, 0))
     )
-    changes = fired("DataStale", ages, polls, label="DataStale missing")
+    changes = fired("DataStale", ages, used, label="DataStale missing")
     assert [state for _, state in changes] == [True, False]
     assert changes[0][0] == pytest.approx(30 * BEAT + 60, abs=BEAT)
     assert changes[1][0] == 1530 * BEAT
-    assert fired("DataStale", ages, polls) == []
+    assert fired("DataStale", ages, used) == []
 
 
 def test_an_exporter_without_data_is_not_silent() -> None:
     """What has never been answered has no age of data; that it is heard of is told by another metric."""
-    polls = MetricTimeSeries("appstore.exporter.polls.failed_in_a_row", OF_ACCOUNT, beats((100, 0)))
-    assert fired("DataStale", polls, label="DataStale missing") == []
+    used = MetricTimeSeries("appstore.exporter.rate_limit.used", OF_ACCOUNT, beats((100, 0)))
+    assert fired("DataStale", used, label="DataStale missing") == []
 
 
 def test_another_account_makes_nobody_silent() -> None:
     """An account of another environment, added beside the first, changes no group of the first."""
-    first = MetricTimeSeries("appstore.exporter.polls.failed_in_a_row", OF_ACCOUNT, beats((90, 0)))
+    first = MetricTimeSeries("appstore.exporter.rate_limit.used", OF_ACCOUNT, beats((90, 0)))
     second = MetricTimeSeries(
-        "appstore.exporter.polls.failed_in_a_row",
+        "appstore.exporter.rate_limit.used",
         {"environment": "staging", "account": "games"},
         beats((30, None), (60, 0)),
     )
