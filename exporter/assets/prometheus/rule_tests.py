@@ -254,8 +254,7 @@ class _Writer:
         }
 
     def _bad(self, alert: Alert, minutes: int) -> str:
-        if alert.window:
-            return f"0+{max(alert.threshold, 1.0):.15g}x{minutes // _STEP - 1}"
+        """Of a gauge: no alert on a counter has conditions that a neighbour could fail."""
         return _values([(alert.threshold, minutes)], _DIVISOR if alert.over else 1)
 
     def _unfit(self, query: Query) -> Iterator[str]:
