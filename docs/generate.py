@@ -572,10 +572,10 @@ def _condition(alert: Alert, several: bool) -> str:
 
 def _in_words(alert: Alert) -> str:
     """The threshold with its unit, and as people would say it."""
-    number, unit = f"{alert.threshold:g}", alert.query.metric.unit
+    number, unit = f"{alert.threshold:g}", alert.unit
     if unit == "s":
         return f"{number} s ({_time(round(alert.threshold / 60))})"
-    if unit == "1" or alert.over:
+    if unit == "1":
         return f"{number} ({alert.threshold:.0%})".replace("%", " %")
     return f"{number} %" if unit == "%" else number
 

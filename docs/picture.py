@@ -189,9 +189,9 @@ def _band(query: Query, value: float) -> str | None:
 
 def _shown(query: Query, value: float) -> str:
     """The value with its unit."""
-    if query.metric.name.endswith(f".{GOAL_RATIO.suffix}"):
+    if query.metric.is_a(GOAL_RATIO):
         return f"{value:.2f} ×"
-    if query.metric.name.endswith(f".{DELTA.suffix}") and query.metric.unit == "1":
+    if query.metric.is_a(DELTA):
         return f"{value:+.1%}".replace("%", " %").replace("-", "−")
     unit = "" if query.metric.unit.startswith(("{", "1")) else query.metric.unit
     return f"{value:.3g} {unit}".rstrip()

@@ -42,7 +42,7 @@ from exporter.convert.distributions import chained, owed
 from exporter.convert.insights import ConvertedInsights, convert_insights
 from exporter.convert.metrics import Converted, Selection, Standing, convert
 from exporter.errors import AppStoreError
-from exporter.otlp.edit import data_points, request_of
+from exporter.otlp.edit import data_points, request_of, scopes
 from exporter.otlp.encode import MOST_OWED_BYTES, Body, can_be_restamped, encode, encode_events
 from exporter.report import CycleReport
 from exporter.settings import Account, Settings
@@ -516,15 +516,10 @@ class Intake:
 
 def _standing(gauges: Iterable[Body]) -> frozenset[Standing]:
     """The regressions in stored gauges."""
-    scopes = [
-        scope
-        for body in gauges
-        for resource in request_of(body).resource_metrics
-        for scope in resource.scope_metrics
-    ]
     return frozenset(
         Standing.of(metric.name, {item.key: item.value.string_value for item in point.attributes})
-        for scope in scopes
+        for body in gauges
+        for scope in scopes(request_of(body), body.signal)
         for metric in scope.metrics
         if metric.name.endswith(f".{REGRESSED.suffix}")
         for point in data_points(metric)

@@ -377,7 +377,7 @@ def _thresholds(bands: Bands) -> _Json:
 
 def _unit(query: Query) -> str:
     """Grafana's name of the unit, without what it is per; how often the goal is not a share, but times."""
-    if query.metric.name.endswith(f".{GOAL_RATIO.suffix}"):
+    if query.metric.is_a(GOAL_RATIO):
         return _TIMES
     return _UNITS.get(query.metric.unit.partition("/")[0], "short")
 

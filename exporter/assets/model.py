@@ -52,6 +52,15 @@ class Series:
     instrument: Instrument = "gauge"
     always: Where = ()
 
+    @property
+    def is_flag(self) -> bool:
+        """Whether its number stands for a state, which a title says in words."""
+        return self.unit == "{flag}"
+
+    def is_a(self, companion: Companion) -> bool:
+        """Whether it is this companion of a metric of Apple's."""
+        return self.name.endswith(f".{companion.suffix}") and companion.unit in (None, self.unit)
+
 
 @dataclass(frozen=True, slots=True)
 class Query:
@@ -203,6 +212,11 @@ class Alert:
     about: Literal["app", "pipeline", "collector"] = "app"
 
     @property
+    def unit(self) -> str:
+        """The unit of what is compared with the threshold: of one over another it is 1."""
+        return "1" if self.over else self.query.metric.unit
+
+    @property
     def held(self) -> int:
         """Minutes: three days for an app, as an outage or a day without data of Apple's is no recovery and
         an explicit 0 ends it anyway. For the exporter longer than a restart takes, and less than a long wait,
@@ -241,6 +255,19 @@ class Wishes:
     thresholds: dict[str, float] = field(default_factory=dict)
     off: tuple[str, ...] = ()
     runbook: str = ""
+
+    @property
+    def chosen(self) -> dict[str, tuple[str, ...]]:
+        """Attribute → the values that are wanted; none are all."""
+        return {SERVICE: self.services, ENVIRONMENT: self.environments}
+
+
+def duration(minutes: int) -> str:
+    """`3d`, `13h`, `15m`, as each of the languages writes it."""
+    for unit, size in (("d", 24 * 60), ("h", 60)):
+        if minutes and minutes % size == 0:
+            return f"{minutes // size}{unit}"
+    return f"{minutes}m"
 
 
 def of_apple(metric: AppleMetric, companion: Companion | None = None) -> Series:

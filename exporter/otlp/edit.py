@@ -64,10 +64,10 @@ def restamp_windows(body: Body, times: Mapping[int, int]) -> Body:
 
 def names(body: Body) -> list[str]:
     """The names of the metrics or events in a body, for a message about it."""
-    scopes = list(_scopes(request_of(body), body.signal))
+    found = list(scopes(request_of(body), body.signal))
     if body.signal == "logs":
-        return sorted({record.event_name for scope in scopes for record in scope.log_records})
-    return sorted({metric.name for scope in scopes for metric in scope.metrics})
+        return sorted({record.event_name for scope in found for record in scope.log_records})
+    return sorted({metric.name for scope in found for metric in scope.metrics})
 
 
 def data_points(metric: Metric) -> Any:
@@ -75,14 +75,15 @@ def data_points(metric: Metric) -> Any:
     return getattr(metric, metric.WhichOneof("data") or "gauge").data_points
 
 
-def _scopes(request: Any, signal: Signal) -> Iterator[Any]:
+def scopes(request: Any, signal: Signal) -> Iterator[Any]:
+    """The scopes of a request, whichever resource they are of."""
     for resource in getattr(request, f"resource_{signal}"):
         yield from getattr(resource, f"scope_{signal}")
 
 
 def _point_lists(request: Any, signal: Signal) -> Iterator[Any]:
     """The repeated fields in which the points stand."""
-    for scope in _scopes(request, signal):
+    for scope in scopes(request, signal):
         if signal == "logs":
             yield scope.log_records
         else:

@@ -567,7 +567,7 @@ def _within_reach(name: str, threshold: float) -> None:
     """By a threshold that nothing reaches it would never fire, or always."""
     alert = _alert(name)
     if alert.highest is not None and threshold > alert.highest:
-        unit = "s" if alert.query.metric.unit == "s" and not alert.over else ""
+        unit = "s" if alert.unit == "s" else ""
         raise ValueError(
             f"must be at most {alert.highest:.15g}{unit and ' '}{unit} for {name}; unless set it is "
             f"{alert.threshold:.15g}"

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from exporter.assets.datadog.monitors import monitor
 from exporter.assets.datadog.queries import (
-    FLAG,
     KEYS,
     aggregator_of,
     key_of,
@@ -18,8 +17,6 @@ from exporter.assets.datadog.queries import (
     terms_of,
 )
 from exporter.assets.model import (
-    ENVIRONMENT,
-    SERVICE,
     Alert,
     Bands,
     Chart,
@@ -138,7 +135,7 @@ def _dashboard(board: Dashboard, wishes: Wishes, *, percentiles: bool = False) -
 def _variable(filter_: Filter, wishes: Wishes) -> Json:
     """Wishes are about apps: the exporter's own page, which has neither attribute, shows every account."""
     key = key_of(filter_.attribute)
-    chosen = {SERVICE: wishes.services, ENVIRONMENT: wishes.environments}.get(filter_.attribute, ())
+    chosen = wishes.chosen.get(filter_.attribute, ())
     values = [tag_of(key, value).removeprefix(f"{key}:") for value in chosen]
     return {
         "name": filter_.label,
@@ -230,7 +227,7 @@ def _looks(chart: Chart) -> Json:
 
 def _order(chart: Chart) -> list[Json]:
     """What has a flag stands first, so that it is not cut off where there are many apps."""
-    flags = [index for index, query in enumerate(chart.queries) if query.metric.unit == FLAG]
+    flags = [index for index, query in enumerate(chart.queries) if query.metric.is_flag]
     last = [index for index in (0,) if index not in flags]
     return [*map(_highest_of, flags), _BY_VERSION, *map(_highest_of, last)]
 
@@ -252,7 +249,7 @@ def _formula(chart: Chart, query: Query, name: str, percentiles: bool) -> Json:
 
 def _unit(query: Query) -> Json | None:
     """None if people read the number without one. How often the goal is no share, but times."""
-    if query.metric.name.endswith(f".{GOAL_RATIO.suffix}"):
+    if query.metric.is_a(GOAL_RATIO):
         return _TIMES
     return _UNITS.get(query.metric.unit)
 

@@ -9,7 +9,6 @@ from decimal import Decimal
 from typing import Literal, NamedTuple
 
 from exporter.assets.datadog.queries import (
-    FLAG,
     KEYS,
     Term,
     key_of,
@@ -19,7 +18,7 @@ from exporter.assets.datadog.queries import (
     tag_of,
     terms_of,
 )
-from exporter.assets.model import Alert, Events, Query, Wishes
+from exporter.assets.model import Alert, Events, Query, Wishes, duration
 from exporter.errors import ConfigError
 
 Json = dict[str, object]
@@ -101,8 +100,8 @@ def _threshold(alert: Alert) -> float:
 
 def _scale(alert: Alert) -> _Scale:
     """Hours for what is long and percent for what is a share; the rest is told as it is measured."""
-    unit = alert.query.metric.unit
-    if unit == "1" or alert.over is not None:
+    unit = alert.unit
+    if unit == "1":
         return _Scale(100, 1, " %")
     if unit == "s" and alert.threshold >= _HOUR:
         return _Scale(1, _HOUR, " h")
@@ -131,10 +130,7 @@ def _least(alert: Alert) -> str:
 
 
 def _last(minutes: int) -> str:
-    for length, unit in ((24 * 60, "d"), (60, "h")):
-        if minutes % length == 0:
-            return f"last_{minutes // length}{unit}"
-    return f"last_{minutes}m"
+    return f"last_{duration(minutes)}"
 
 
 def _expression(alert: Alert, wishes: Wishes) -> str:
@@ -151,8 +147,11 @@ def _expression(alert: Alert, wishes: Wishes) -> str:
 
 
 def _wished(wishes: Wishes) -> list[Term]:
-    chosen = (("service", wishes.services), ("env", wishes.environments))
-    return [Term(tuple(tag_of(key, value) for value in values)) for key, values in chosen if values]
+    return [
+        Term(tuple(tag_of(key_of(attribute), value) for value in values))
+        for attribute, values in wishes.chosen.items()
+        if values
+    ]
 
 
 def _message(alert: Alert, wishes: Wishes) -> str:
@@ -178,7 +177,7 @@ def _message(alert: Alert, wishes: Wishes) -> str:
 
 def _numbers(alert: Alert) -> str:
     """Nothing of a flag, and no threshold that nobody can choose: one is enough there."""
-    if alert.query.metric.unit == FLAG:
+    if alert.query.metric.is_flag:
         return ""
     unit = _scale(alert).unit
     span = f" in the {_last(alert.window).replace('_', ' ')}" if alert.window else ""
@@ -198,7 +197,7 @@ def _to_paste(alert: Alert) -> Iterator[str]:
     if alert.change is not None:
         yield _pasted("How far", alert.change.label, _ranked(_in_group(alert, alert.change)))
     if alert.worst is not None:
-        if alert.query.metric.unit == FLAG:
+        if alert.query.metric.is_flag:
             value = replace(alert.worst, where=alert.query.where)
             yield _pasted("The value", "of each version", f"`{_in_group(alert, value, 'all')}`")
         yield _pasted("The worst", *_worst(alert, alert.worst))

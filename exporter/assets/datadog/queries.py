@@ -16,9 +16,6 @@ from exporter.errors import ConfigError
 KEYS = {SERVICE: "service", ENVIRONMENT: "env"}
 """Attribute → the key of its tag, by unified service tagging; others keep their names."""
 
-FLAG = "{flag}"
-"""The unit of a number that stands for a word, which a title has."""
-
 _OUTSIDE_TAGS = re.compile(r"(?:[^\w:./-]|_)+")
 _PLAIN = re.compile(r"[A-Za-z0-9_.]+")
 _LONGEST_TAG = 200

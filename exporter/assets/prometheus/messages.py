@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from exporter.assets.model import ENVIRONMENT, FAMILIES, SERVICE, Alert, Query, Where, of_apple
-from exporter.assets.prometheus.promql import LATELY, duration, held, label, quoted
+from exporter.assets.model import ENVIRONMENT, FAMILIES, SERVICE, Alert, Query, Where, duration, of_apple
+from exporter.assets.prometheus.promql import LATELY, held, label, quoted
 from exporter.convert.catalogue import (
     APPLE_METRICS,
     DELTA,
@@ -27,7 +27,6 @@ _WORDS = {
     OWN_ACCOUNTS: "accounts",
     "diagnostic_type": "type",
 }
-_FLAG = "{flag}"
 _SHOWN = {
     "s": "{{ $ | humanizeDuration }}",
     "s/h": "{{ $ | humanizeDuration }} an hour",
@@ -80,8 +79,8 @@ def _advice(alert: Alert) -> str:
 
 
 def _value(alert: Alert) -> str:
-    unit = "1" if alert.over else alert.query.metric.unit
-    if unit == _FLAG:
+    unit = alert.unit
+    if alert.query.metric.is_flag:
         return ""
     limit = ""
     if alert.highest is not None:  # otherwise it is nothing that anybody chose

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 
-from exporter.assets.model import ENVIRONMENT, SERVICE, Query, Series, Wishes
+from exporter.assets.model import ENVIRONMENT, SERVICE, Query, Series, Wishes, duration
 from exporter.errors import ConfigError
 
 LATELY = 60
@@ -100,9 +100,8 @@ def _one(character: str) -> str:
 
 def wished(wishes: Wishes) -> dict[str, str]:
     """Attribute → the regular expression of the values that users want to see, where they said so."""
-    chosen = {SERVICE: ("alerts.services", wishes.services)}
-    chosen[ENVIRONMENT] = ("alerts.environments", wishes.environments)
-    return {name: any_of(values, setting) for name, (setting, values) in chosen.items() if values}
+    settings = {SERVICE: "alerts.services", ENVIRONMENT: "alerts.environments"}
+    return {name: any_of(values, settings[name]) for name, values in wishes.chosen.items() if values}
 
 
 def matchers(wishes: Wishes) -> list[str]:
@@ -178,14 +177,6 @@ def spread(query: Query, window: str, more: Sequence[str] = ()) -> str:
     last, before = f"last_over_time({series}[{window}])", f"last_over_time({series}[{_REMEMBERED}] offset"
     new = f"\n  ({last} - {before} {window}) >= 0)\n  or {last}\n"
     return f"histogram_quantile({(query.percentile or 50) / 100:g}, {_joined('sum', (*query.by, 'le'), new)})"
-
-
-def duration(minutes: int) -> str:
-    """As Prometheus writes it: `15m`, `13h`, `3d`."""
-    for unit, size in (("d", 24 * 60), ("h", 60)):
-        if minutes and minutes % size == 0:
-            return f"{minutes // size}{unit}"
-    return f"{minutes}m"
 
 
 def by(attributes: Sequence[str]) -> str:

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from exporter.assets.model import ENVIRONMENT, SERVICE, Alert, Query, Wishes
-from exporter.assets.prometheus.promql import duration, label, metric_name, quoted
+from exporter.assets.model import ENVIRONMENT, SERVICE, Alert, Query, Wishes, duration
+from exporter.assets.prometheus.promql import label, metric_name, quoted
 from exporter.convert.catalogue import OWN_ACCOUNTS
 
 _STEP = 5  # minutes between two samples, and between two evaluations
@@ -104,7 +104,7 @@ class _Writer:
         no_data: str,
         heartbeats: Sequence[Alert],
     ) -> None:
-        self._watched = {SERVICE: wishes.services, ENVIRONMENT: wishes.environments}
+        self._watched = wishes.chosen
         self._labels = labels
         self._prefix = prefix
         self._no_data = no_data

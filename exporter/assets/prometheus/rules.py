@@ -12,13 +12,12 @@ from typing import Any
 
 import yaml
 
-from exporter.assets.model import Alert, Dashboard, Query, Wishes
+from exporter.assets.model import Alert, Dashboard, Query, Wishes, duration
 from exporter.assets.prometheus.messages import description, literal, of_silence
 from exporter.assets.prometheus.promql import (
     GONE,
     added,
     by,
-    duration,
     held,
     label,
     matchers,

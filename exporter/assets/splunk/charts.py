@@ -12,8 +12,6 @@ from string import ascii_uppercase
 from typing import Any
 
 from exporter.assets.model import (
-    ENVIRONMENT,
-    SERVICE,
     Bands,
     Chart,
     Dashboard,
@@ -116,8 +114,7 @@ def _begins_with(filters: Sequence[Filter], wishes: Wishes) -> dict[str, Sequenc
 
     Wishes are about apps: the exporter's own page, which has neither attribute, shows every account.
     """
-    wished = {SERVICE: wishes.services, ENVIRONMENT: wishes.environments}
-    return {one.attribute: wished.get(one.attribute) or (one.default,) for one in filters}
+    return {one.attribute: wishes.chosen.get(one.attribute) or (one.default,) for one in filters}
 
 
 def _variable(filter_: Filter, begins: Sequence[str]) -> Resource:
@@ -164,8 +161,7 @@ def _kept(where: Where, untouched: Set[str]) -> Where:
 
 def viz(label: str, title: str, query: Query) -> Resource:
     """How a published stream of `signalflow.shown` is shown: its name, and its unit."""
-    of_goal = query.metric.name.endswith(f".{GOAL_RATIO.suffix}")
-    unit = _TIMES if of_goal else _SHOWN.get(signalflow.unit_shown(query.metric), {})
+    unit = _TIMES if query.metric.is_a(GOAL_RATIO) else _SHOWN.get(signalflow.unit_shown(query.metric), {})
     return {"label": label, "display_name": title, **unit}
 
 
@@ -236,8 +232,7 @@ def _scale(bands: Bands) -> Resource:
 
 
 def _events(chart: Chart, events: Events, wishes: Wishes) -> str:
-    chosen = [(SERVICE, wishes.services), (ENVIRONMENT, wishes.environments)]
-    shown = f"{spl.search(events, chosen)} | table _time, {', '.join(events.columns)}, _raw"
+    shown = f"{spl.search(events, wishes.chosen.items())} | table _time, {', '.join(events.columns)}, _raw"
     return (
         f"{chart.about}\n\nEvents are in the Splunk platform, not here. Paste this into its search:\n\n"
         f"```\n{shown}\n```"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
-from exporter.assets.model import ENVIRONMENT, SERVICE, Alert, Query, Wishes
+from exporter.assets.model import Alert, Query, Wishes
 from exporter.assets.splunk import signalflow, spl
 from exporter.assets.splunk.charts import Resource, viz
 from exporter.assets.splunk.signalflow import Filters
@@ -14,8 +14,6 @@ from exporter.assets.splunk.signalflow import Filters
 _MIN_DELAY = 60  # seconds; series as sparse as a heartbeat have no lag that Splunk could learn
 _NAMED = 3
 _SEVERITIES = {"critical": "Critical", "warning": "Warning", "info": "Info"}
-_STATE = "{flag}"
-"""The unit of a number that stands for a state, which the alert's title says in words."""
 _IN_WORDS = {
     "s": "seconds",
     "By": "bytes",
@@ -34,8 +32,7 @@ def detector(alert: Alert, wishes: Wishes) -> Resource:
     """
     filters: Filters = []
     if alert.about == "app":
-        chosen = [(SERVICE, wishes.services), (ENVIRONMENT, wishes.environments)]
-        filters = [(key, values) for key, values in chosen if values]
+        filters = [(key, values) for key, values in wishes.chosen.items() if values]
     waits = f"{alert.title}. {_limit(alert, _named(alert))}"
     rules = [_rule(alert, wishes, alert.id, alert.title, waits, _body(alert, wishes))]
     if alert.missing is not None:
@@ -55,8 +52,7 @@ def detector(alert: Alert, wishes: Wishes) -> Resource:
 
 def _watched(alert: Alert) -> Query:
     """The query whose unit the watched value has; a share of two has none."""
-    unit = "1" if alert.over else alert.query.metric.unit
-    return replace(alert.query, metric=replace(alert.query.metric, unit=unit))
+    return replace(alert.query, metric=replace(alert.query.metric, unit=alert.unit))
 
 
 def _rule(alert: Alert, wishes: Wishes, label: str, title: str, description: str, body: str) -> Resource:
@@ -88,18 +84,14 @@ def _named(alert: Alert) -> str:
 def _limit(alert: Alert, value: str) -> str:
     """What the alert waits for, as a sentence about this value."""
     lasting = f" for {_in_words(alert.minutes)}" if alert.minutes else ""
-    if _is_state(alert):
+    if alert.query.metric.is_flag:
         return f"This has been so{lasting}."
     side = "at least" if alert.compare == ">=" else "at most"
     return f"The alert fires when {value} is {side} {_with_unit(alert)}{lasting}."
 
 
-def _is_state(alert: Alert) -> bool:
-    return alert.query.metric.unit == _STATE
-
-
 def _with_unit(alert: Alert) -> str:
-    unit, threshold = _watched(alert).metric.unit, alert.threshold
+    unit, threshold = alert.unit, alert.threshold
     number = signalflow.number(threshold)
     if unit == "s" and threshold >= 3600:
         return f"{number} s ({signalflow.number(round(threshold / 3600, 1))} hours)"
@@ -127,7 +119,7 @@ def _body(alert: Alert, wishes: Wishes) -> str:
     numbers = f"The numbers, the highest first, as SignalFlow for a new chart:\n\n{_code(*asked)}"
     ended = _in_words(signalflow.resolves_after(alert))
     parts = (
-        _limit(alert, "it") if _is_state(alert) else f"{_value(alert)} {_limit(alert, 'it')}",
+        _limit(alert, "it") if alert.query.metric.is_flag else f"{_value(alert)} {_limit(alert, 'it')}",
         *_advice(alert, wishes, numbers if asked else "", _search(alert)),
     )
     over = f"Resolved: this is no longer so, or nothing was heard of it for {ended}."
@@ -135,7 +127,7 @@ def _body(alert: Alert, wishes: Wishes) -> str:
 
 
 def _value(alert: Alert) -> str:
-    return f"{_named(alert)} is {{{{inputs.A.value}}}}{_after(_watched(alert).metric.unit)}."
+    return f"{_named(alert)} is {{{{inputs.A.value}}}}{_after(alert.unit)}."
 
 
 def _missing_body(alert: Alert, wishes: Wishes, silent: str) -> str:
@@ -174,7 +166,7 @@ def _asked(alert: Alert) -> Iterator[str]:
         yield _ranked(_in_group(alert, alert.change), alert.change, alert.change.label or alert.title)
     if alert.worst is None:
         return
-    if _is_state(alert):
+    if alert.query.metric.is_flag:
         label = signalflow.literal(_label(alert.worst, "value of each version"))
         value = replace(alert.worst, where=alert.query.where)
         yield f"{signalflow.shown(*_in_group(alert, value, 'all'))}.publish({label})"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
-from exporter.assets.model import Alert, Query, Series
+from exporter.assets.model import Alert, Query, Series, duration
 from exporter.convert.catalogue import DELTA
 from exporter.errors import ConfigError
 
@@ -42,13 +42,13 @@ def stream(query: Query, filters: Filters = ()) -> str:
 
 def shown(query: Query, filters: Filters = ()) -> str:
     """The same in the unit of `unit_shown`, as people read it."""
-    times = 100 if _is_change(query.metric) else 1
+    times = 100 if query.metric.is_a(DELTA) else 1
     return stream(query, filters) + (f".scale({times})" if times > 1 else "")
 
 
 def unit_shown(metric: Series) -> str:
     """The unit of the metric; of a change, which is sent in parts of one, percent."""
-    return "%" if _is_change(metric) else metric.unit
+    return "%" if metric.is_a(DELTA) else metric.unit
 
 
 def is_one_of(key: str, values: Sequence[str]) -> str:
@@ -115,14 +115,6 @@ def number(value: float) -> str:
     return str(int(value)) if float(value).is_integer() else repr(float(value))
 
 
-def duration(minutes: int) -> str:
-    """`3d`, `13h`, `15m`."""
-    for length, unit in ((24 * 60, "d"), (60, "h")):
-        if minutes % length == 0:
-            return f"{minutes // length}{unit}"
-    return f"{minutes}m"
-
-
 def bounded(program: str) -> str:
     """The program. Raises ConfigError for one that is longer than Splunk takes."""
     if len(program) > LONGEST:
@@ -132,10 +124,6 @@ def bounded(program: str) -> str:
             where="alerts",
         )
     return program
-
-
-def _is_change(metric: Series) -> bool:
-    return metric.name.endswith(f".{DELTA.suffix}") and metric.unit == DELTA.unit
 
 
 def _where(key: str, value: str) -> str:
